@@ -1,0 +1,1 @@
+"""How tokens are spent: the engine interface and how a trace is read."""
