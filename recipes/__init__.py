@@ -1,0 +1,1 @@
+"""The recipe format: schema, resolution into stages, stage folders. No torch."""
