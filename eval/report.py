@@ -1,0 +1,165 @@
+"""Write the report of a run: ``python -m laconic.eval.report runs/<recipe> [eval folder ...]``.
+
+Makes ``report/`` in the run folder with `results.json`, `report.md`, `report.html` and the pictures. The folder is
+built beside the old one and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from laconic.eval import plots
+from laconic.eval.examples import choose
+from laconic.eval.gather import Evaluation, Run, Stage, gather
+from laconic.eval.headline import Headline, headline
+from laconic.eval.page import Picture, render
+from laconic.eval.samples import Samples, collect, scorable
+from laconic.eval.table import markdown_table
+from laconic.eval.theme import DARK, LIGHT
+from laconic.rewards.errors import LaconicError
+
+
+def write_report(run: Path, folders: Sequence[str] = ()) -> Path:
+    """Gather a run and write its report.
+
+    Args:
+        run: ``runs/<recipe name>``.
+        folders: Names of eval stage folders; by default the newest complete one of each name.
+
+    Returns:
+        The report folder.
+
+    Raises:
+        DataError: there is no complete evaluation, or its files are damaged.
+    """
+    gathered = gather(run, folders)
+    work, target, old = (run / name for name in (".report.partial", "report", ".report.old"))
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    work.mkdir()
+    for name, content in _files(gathered).items():
+        (work / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if target.exists():
+        target.rename(old)
+    work.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _files(run: Run) -> dict[str, str | bytes]:
+    """Everything in the report folder, by file name."""
+    first = run.evaluations[0]
+    results = merged(run)
+    opening = headline(results)
+    pictures, curves = list(_pictures(first, opening)), list(_curves(run.stages))
+    title = str(first.description.get("recipe", run.folder.name))
+    page = render(
+        title=title,
+        headline=opening,
+        results=results,
+        pictures=pictures,
+        curves=curves,
+        examples=_examples(first, opening),
+    )
+    drawn = {name: png for picture in (*pictures, *curves) for name, png in picture.files().items()}
+    return {
+        "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": _markdown(title, opening, results, pictures),
+        "report.html": page,
+        **drawn,
+    }
+
+
+def merged(run: Run) -> dict[str, Any]:
+    """The results of all evaluations as one `results.json`.
+
+    The provenance is the first evaluation's; with several, ``provenance.evals`` holds each one's under its name.
+    """
+    parts = [stage.results for stage in run.evaluations]
+    tables = {key: [item for part in parts for item in part[key]] for key in ("rows", "paired", "frontier")}
+    facts = {**parts[0]["provenance"], "stages": [stage.facts() for stage in (*run.stages, *run.evaluations)]}
+    if len(parts) > 1:
+        facts["evals"] = {stage.name: stage.results["provenance"] for stage in run.evaluations}
+    return {**tables, "provenance": facts}
+
+
+def _examples(stage: Evaluation, opening: Headline) -> list[Any]:
+    only = stage.models[-1]
+    model, baseline = (opening.pair["model"], opening.pair["baseline"]) if opening.pair else (only, only)
+    samples = stage.results["rows"][0]["n_samples"]
+    return choose(stage.problems, stage.rollouts, baseline=baseline, model=model, samples=samples)
+
+
+def _samples(stage: Evaluation) -> dict[str, Samples]:
+    kept = scorable(stage.problems, stage.rollouts)
+    samples = stage.results["rows"][0]["n_samples"]
+    return {name: collect(rows, kept, samples=samples, source=name) for name, rows in stage.rollouts.items()}
+
+
+def _pictures(stage: Evaluation, opening: Headline) -> Iterator[Picture]:
+    rows = [row for row in stage.results["rows"] if row["task"] == stage.results["rows"][0]["task"]]
+    models = _samples(stage)
+    yield Picture(
+        "accuracy_tokens",
+        "Accuracy against tokens",
+        "Up and to the left is better. Bars are 95 % intervals; models on the dashed line are beaten by no other.",
+        *(plots.accuracy_against_tokens(rows, theme) for theme in (LIGHT, DARK)),
+    )
+    yield Picture(
+        "accuracy_budget",
+        "Accuracy at a token budget",
+        "How often a model is right if every answer is cut at the budget. Curves that rise early are frugal.",
+        *(plots.accuracy_at_budgets(models, theme) for theme in (LIGHT, DARK)),
+    )
+    yield Picture(
+        "lengths",
+        "Lengths before and after",
+        "Share of answers by length. Full colour: right; pale: wrong. The vertical line is the mean.",
+        *(plots.length_histograms(models, theme) for theme in (LIGHT, DARK)),
+    )
+
+    if opening.pair is not None:
+        model, base = opening.pair["model"], opening.pair["baseline"]
+        yield Picture(
+            "problems",
+            "Problem by problem",
+            f"One dot per problem. Below the dashed line {model} is shorter than {base} on it.",
+            *(plots.problem_by_problem(model, base, models, theme) for theme in (LIGHT, DARK)),
+        )
+
+
+def _curves(stages: Sequence[Stage]) -> Iterator[Picture]:
+    for stage in stages:
+        light, dark = (plots.training_curves(stage.kind, stage.metrics, theme) for theme in (LIGHT, DARK))
+        if light and dark:
+            yield Picture(f"training_{stage.name}", f"Training: {stage.name}", "", light, dark)
+
+
+def _markdown(title: str, opening: Headline, results: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    facts = results["provenance"]
+    images = "\n\n".join(f"![{picture.title}]({picture.name}.png)" for picture in pictures)
+    lines = [f"# {title}", f"**{opening.sentence}**", opening.caveat, markdown_table(results), images]
+    made = f"Made by `{facts['command']}` on {facts['date']}; more in `results.json` and `report.html`."
+    return "\n\n".join(line for line in (*lines, made) if line) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    try:
+        print(write_report(Path(arguments[0]), arguments[1:]) / "report.html")
+    except LaconicError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
