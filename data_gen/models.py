@@ -1,0 +1,129 @@
+"""Loading a model folder for sampling, and what a sampler needs to know about it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from laconic.inference.trace import prompt_text
+from laconic.rewards.errors import ModelError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+
+CPU_ROWS = 128
+MOST_ROWS = 512
+CACHE_SHARE = 0.6
+"""Of the device's free memory, the part that keys and values may take; the rest is for activations and logits."""
+
+
+def load_model(
+    path_or_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    attn_implementation: str | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer for sampling.
+
+    Args:
+        path_or_id: A Hugging Face model folder, or the id of a model on the hub.
+        revision: Branch, tag or commit on the hub.
+        dtype: `auto` (as saved), `float32`, `bfloat16` or `float16`.
+        attn_implementation: As `from_pretrained` takes it; None lets transformers choose.
+        device: Where to put it; None takes an accelerator if there is one.
+
+    Returns:
+        The model in evaluation mode, and the tokenizer.
+
+    Raises:
+        ModelError: no such folder, or a part of it is missing: the message names it.
+    """
+    name = os.fspath(path_or_id)
+    check_model_folder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=dtype, attn_implementation=attn_implementation
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{name}: cannot be loaded: {reason}", cure="name a model folder, or a hub id that this machine can reach"
+        ) from error
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{name}: its tokenizer has no chat template", cure="fine-tune it with an sft stage first, which adds one"
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval(), tokenizer
+
+
+def check_model_folder(name: str) -> None:
+    """Check that a local folder has all parts of a model; a hub id passes.
+
+    Raises:
+        ModelError: names the folder and the missing part.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise ModelError(f"{name}: no such model folder", cure="run the stage that makes it, or mend the path")
+        return
+    parts = {
+        "config.json": ("config.json",),
+        "weights (*.safetensors)": WEIGHT_FILES,
+        "tokenizer": TOKENIZER_FILES,
+    }
+    for part, patterns in parts.items():
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise ModelError(
+                f"{folder}: a model folder without {part}",
+                cure="save model and tokenizer into the same folder: "
+                "model.save_pretrained(folder); tokenizer.save_pretrained(folder)",
+            )
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of the prompt for one user message, the chat template applied."""
+    return tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a completion: the generation config's (one or several) and the tokenizer's.
+
+    Raises:
+        ModelError: there is none.
+    """
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    several = configured if isinstance(configured, list | tuple) else [configured]
+    ids = frozenset(int(i) for i in (*several, tokenizer.eos_token_id) if i is not None)
+    if not ids:
+        raise ModelError(
+            "neither the generation config nor the tokenizer names an end-of-sequence token",
+            cure="set tokenizer.eos_token and save the tokenizer again",
+        )
+    return ids
+
+
+def positions(model: Any) -> int | None:
+    """The longest sequence the model is made for, in tokens; None if its config names none."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def fitting_batch_size(model: Any, length: int) -> int:
+    """How many rows of `length` tokens to decode at once: what fits in memory on an accelerator, 128 on a CPU."""
+    if model.device.type != "cuda":
+        return CPU_ROWS
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row_bytes = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize * length
+    free, _ = torch.cuda.mem_get_info(model.device)
+    # Buffers grow by halves, and both the old and the new one exist while growing.
+    return max(1, min(MOST_ROWS, int(CACHE_SHARE * free / (2.5 * row_bytes))))

@@ -1,0 +1,110 @@
+"""From rollouts to preference rows: which completion is better than which. One pure function per method.
+
+A pairing sees all rollouts of a stage and gives rows ``{"problem_id", "prompt", "chosen", "rejected"}``, in the order
+of the problems. None depends on the order of the rollouts. What is chosen is correct and was not cut by the token
+limit, and never equals what is rejected; pairing again what was paired changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any
+
+from laconic.data_gen.select import by_problem, correct_ones, shortest_first
+from laconic.rewards.records import Problem, Rollout
+
+Row = dict[str, Any]
+Pair = tuple[Rollout, Rollout]
+"""(chosen, rejected)."""
+Pairing = Callable[[Sequence[Rollout], dict[str, Problem]], list[Row]]
+
+PAIRINGS: dict[str, Pairing] = {}
+"""By the name that a recipe's `keep:` uses."""
+
+NEEDS: dict[str, str] = {}
+"""By the same name: what a problem must have to yield a row, for the message when none does."""
+
+IRPO_PAIRS = 10
+KIMI_RATIO = 1.5
+
+
+def _pairing(*, needs: str) -> Callable[[Callable[[list[Rollout]], list[Pair]]], Pairing]:
+    """Register a rule that pairs one problem's rollouts; recipes use the rule's own name."""
+
+    def register(pair: Callable[[list[Rollout]], list[Pair]]) -> Pairing:
+        @wraps(pair)
+        def build(rollouts: Sequence[Rollout], problems: dict[str, Problem]) -> list[Row]:
+            return [
+                {"problem_id": problem.id, "prompt": problem.prompt, "chosen": chosen.text, "rejected": rejected.text}
+                for problem, group in by_problem(rollouts, problems)
+                for chosen, rejected in pair(group)
+            ]
+
+        PAIRINGS[pair.__name__], NEEDS[pair.__name__] = build, needs
+        return build
+
+    return register
+
+
+def wrong_ones(group: Iterable[Rollout]) -> list[Rollout]:
+    """The rollouts that the verifier refused, truncated ones among them; an unverifiable one is not wrong."""
+    return [rollout for rollout in group if rollout.correct is False]
+
+
+def _length_pair(group: list[Rollout]) -> list[Pair]:
+    right = shortest_first(correct_ones(group))
+    if len(right) < 2 or right[0].tokens == right[-1].tokens:
+        return []
+    longest = next(rollout for rollout in right if rollout.tokens == right[-1].tokens)
+    return [(right[0], longest)]
+
+
+@_pairing(needs="two correct samples of different length")
+def shortest_vs_longest(group: list[Rollout]) -> list[Pair]:
+    """Shortest correct over longest correct: Sky-T1-Flash (NovaSky, `recipes/sky-t1-flash`), 8 samples at T = 1.
+
+    Nothing for a problem with fewer than two correct samples, or with all of one length.
+    """
+    return _length_pair(group)
+
+
+@_pairing(needs="two correct samples of different length, or a wrong one shorter than a correct one")
+def silc(group: list[Rollout]) -> list[Pair]:
+    """`shortest_vs_longest`, and longest correct over shortest wrong where the wrong one is shorter.
+
+    Sky-T1-Flash's "short incorrect, long correct" pairs, which keep accuracy from collapsing. A truncated rollout does
+    not count as short.
+    """
+    right = shortest_first(correct_ones(group))
+    wrong = shortest_first(rollout for rollout in wrong_ones(group) if rollout.finished)
+    pairs = _length_pair(group)
+    if right and wrong and wrong[0].tokens < right[-1].tokens:
+        longest = next(rollout for rollout in right if rollout.tokens == right[-1].tokens)
+        pairs.append((longest, wrong[0]))
+    return pairs
+
+
+@_pairing(needs="a correct and a wrong sample")
+def correct_vs_wrong(group: list[Rollout]) -> list[Pair]:
+    """Correct over wrong, whatever their lengths: Iterative RPO (arXiv:2404.19733); wants `nll_weight` above 0.
+
+    The paper draws up to K pairs per problem at random. Here the i-th correct sample meets the i-th wrong one, up to
+    10 pairs: no sample is used twice, and no random numbers are needed.
+    """
+    return list(zip(correct_ones(group), wrong_ones(group), strict=False))[:IRPO_PAIRS]
+
+
+@_pairing(needs="a correct sample and a longer one that is wrong or 1.5 times as long")
+def kimi(group: list[Rollout]) -> list[Pair]:
+    """Long2short DPO of Kimi k1.5 (arXiv:2501.12599, section 2.4): shortest correct over each longer response.
+
+    Rejected are wrong responses that are longer than the chosen one, and correct ones at least 1.5 times as long.
+    """
+    right = shortest_first(correct_ones(group))
+    if not right:
+        return []
+    best = right[0]
+    longer = [rollout for rollout in wrong_ones(group) if rollout.tokens > best.tokens]
+    longer += [rollout for rollout in right if rollout.tokens >= KIMI_RATIO * best.tokens and rollout is not best]
+    return [(best, rejected) for rejected in sorted(longer, key=lambda rollout: rollout.sample)]

@@ -1,0 +1,95 @@
+"""Loading a model folder, and what is said about one that lacks a part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from laconic.data_gen.kv_cache import KVCache
+from laconic.data_gen.models import encode_prompt, eos_ids, fitting_batch_size, load_model
+from laconic.data_gen.sampler import TransformersSampler
+from laconic.inference.engine import Request, Sampling
+from laconic.rewards.errors import ModelError
+
+
+def test_a_folder_loads_as_what_was_saved(model_folder, random_model, tokenizer):
+    model, loaded = load_model(model_folder, device="cpu")
+    assert not model.training
+    saved = random_model().state_dict()
+    assert all(torch.equal(saved[name], weight) for name, weight in model.state_dict().items())
+    assert encode_prompt(loaded, "3 + 4") == tokenizer.encode("<|user|> 3 + 4 <|assistant|>")
+    assert load_model(model_folder, dtype="bfloat16", device="cpu")[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("tokenizer*", "without tokenizer"), ("*.safetensors", "without weights"), ("config.json", "without config.json")],
+)
+def test_a_folder_without_a_part_is_named(model_folder, part, named):
+    removed = list(model_folder.glob(part))
+    assert removed
+    for file in removed:
+        file.unlink()
+    with pytest.raises(ModelError, match=f"random-model: a model folder {named}") as caught:
+        load_model(model_folder)
+    assert "save_pretrained" in caught.value.cure
+
+
+def test_a_missing_folder_is_not_taken_for_a_hub_id(tmp_path):
+    with pytest.raises(ModelError, match="absent: no such model folder"):
+        load_model(tmp_path / "absent")
+
+
+def test_broken_weights_and_missing_templates_are_model_errors(model_folder):
+    (model_folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        load_model(model_folder)
+    (model_folder / "config.json").write_text('{"model_type": "nonsense"}')
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(model_folder)
+
+
+def test_every_end_of_sequence_token_counts(random_model, tokenizer):
+    model = random_model()
+    model.generation_config.eos_token_id = [4, 5]
+    assert eos_ids(model, tokenizer) == {4, 5, tokenizer.eos_token_id}
+    model.generation_config.eos_token_id = None
+    assert eos_ids(model, tokenizer) == {tokenizer.eos_token_id}
+    assert fitting_batch_size(model, 100) == 128
+
+
+def test_sliding_windows_slide_for_rows_of_any_length(tokenizer, prompts):
+    config = AutoConfig.for_model(
+        "qwen2",
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=6,
+        max_window_layers=1,
+        max_position_embeddings=128,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(6.0 if weight.ndim > 1 else 1.0)
+    requests = [Request((str(i), 0), prompt, i) for i, prompt in enumerate(prompts)]
+    for completion in TransformersSampler(model, tokenizer, 5).sample(requests, Sampling(temperature=0, max_tokens=20)):
+        ids = torch.tensor([encode_prompt(tokenizer, prompts[int(completion.key[0])])])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20)
+        assert completion.ids == tuple(expected[0, ids.shape[1] :].tolist())
+
+
+def test_layers_without_keys_and_values_are_refused():
+    config = AutoConfig.for_model("qwen3", num_hidden_layers=2, layer_types=["full_attention", "full_attention"])
+    assert len(KVCache(config).layers) == 2
+    config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(ModelError, match="'linear_attention'"):
+        KVCache(config)
