@@ -1,0 +1,152 @@
+"""The `laconic` command: plan, run, report, list, doctor, schema.
+
+Exit codes: 0 done; 2 something the user can mend (one message, no traceback); 1 a stage or Laconic itself failed; 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laconic.rewards.errors import LaconicError
+
+app = typer.Typer(
+    help="Train reasoning models that think no longer than the question needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.")]
+Sets = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value: grpo.trainer.learning_rate=1e-6.")
+]
+Overlays = Annotated[list[str], typer.Option("--overlay", metavar="NAME", help="Apply one of the recipe's overlays.")]
+ProfileOption = Annotated[str, typer.Option("--profile", help="How stages are launched; see `laconic list profiles`.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of all runs.")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", metavar="N", help="Processes of a training stage; overrides the profile.")
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="laconic")
+    except LaconicError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    sets: Sets = [],  # noqa: B006 - typer copies it
+    overlay: Overlays = [],  # noqa: B006
+    profile: ProfileOption = "auto",
+    runs: Runs = Path("runs"),
+    processes: Processes = None,
+    write: Annotated[bool, typer.Option("--write", help="Prepare the stage folders, to launch lines by hand.")] = False,
+    slurm: Annotated[
+        str | None,
+        typer.Option("--slurm", metavar="K=V,...", help="Print a Slurm script: nodes=2,gpus=8,time=12:00:00."),
+    ] = None,
+) -> None:
+    """Show what a run would do: stages, launch lines, batches, memory, tokens, the prompt."""
+    from laconic.launch import plan as planning
+    from laconic.launch.options import Options
+    from laconic.launch.text import console
+
+    options = Options(recipe, tuple(sets), tuple(overlay), runs, profile, processes)
+    if slurm is not None:
+        print(planning.slurm_script(options, slurm), end="")
+        return
+    resolved, launched = options.plan(), options.load_profile()
+    views = planning.view_stages(resolved, launched)
+    planning.print_plan(console(), resolved, launched, views)
+    if write:
+        print(f"\nprepared {planning.write_stage_files(views)} stage folder(s)")
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    sets: Sets = [],  # noqa: B006
+    overlay: Overlays = [],  # noqa: B006
+    profile: ProfileOption = "auto",
+    runs: Runs = Path("runs"),
+    processes: Processes = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Threads per process; by default idle cores.")
+    ] = None,
+) -> None:
+    """Run a recipe: complete stages are reused, a stage that was cut resumes, the report is written at the end."""
+    from laconic.launch.options import Options
+    from laconic.launch.run import run as run_recipe
+    from laconic.launch.text import console
+
+    options = Options(recipe, tuple(sets), tuple(overlay), runs, profile, processes)
+    try:
+        status = run_recipe(options, console(), only=only, first=first, last=last, threads=threads)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run it again and it resumes", file=sys.stderr)
+        raise typer.Exit(130) from None
+    raise typer.Exit(status)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>.")]) -> None:
+    """Write the report of a run again and print its headline."""
+    from laconic.launch.lines import short
+    from laconic.launch.report import build_report, headline_table, read_results
+    from laconic.launch.text import console
+
+    path, out = build_report(run_folder), console()
+    out.print(headline_table(read_results(run_folder)))
+    out.print(f"\nreport: {short(path)}", markup=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="recipes, rewards, tasks, profiles or runs.")] = "recipes",
+    runs: Runs = Path("runs"),
+) -> None:
+    """List what there is to choose from, or what has been run."""
+    from laconic.launch.listing import listing
+    from laconic.launch.text import console
+
+    console().print(listing(what, runs))
+
+
+@app.command()
+def doctor(online: Annotated[bool, typer.Option("--online", help="Also try to reach the hub.")] = False) -> None:
+    """Say what this installation and this machine can do."""
+    from laconic.launch.doctor import examine
+    from laconic.launch.text import console, table
+
+    findings = examine(online=online)
+    console().print(
+        table(["state", "subject", "found"], [[found.state, found.subject, found.text] for found in findings])
+    )
+    raise typer.Exit(1 if any(found.state == "problem" for found in findings) else 0)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe format as JSON Schema, for editors."""
+    from laconic.recipes.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`laconic list`: what there is to choose from, and what has been run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.table import Table
+
+from laconic.launch.lines import short
+from laconic.launch.lock import holder
+from laconic.launch.profiles import Profile, load_profile, shipped_profiles
+from laconic.launch.text import table
+from laconic.rewards.errors import RecipeError
+
+
+def recipes() -> Table:
+    """The shipped recipes."""
+    from laconic.recipes.source import load_recipe, shipped
+
+    loaded = [(path, load_recipe(path)) for path in shipped()]
+    return table(
+        ["recipe", "stages", "paper", "about"],
+        [
+            [
+                short(path),
+                " ".join(stage.name for stage in recipe.stages),
+                recipe.paper or "-",
+                recipe.description or "",
+            ]
+            for path, recipe in loaded
+        ],
+    )
+
+
+def rewards() -> Table:
+    """The registered rewards, with the parameters a recipe may set and their defaults."""
+    from laconic.rewards import REWARDS
+
+    return table(
+        ["reward", "scope", "parameters", "paper", "about"],
+        [
+            [
+                name,
+                item.scope,
+                ", ".join(f"{p.name}={p.default}" for p in item.parameters.values()) or "-",
+                item.paper,
+                item.summary,
+            ]
+            for name, item in sorted(REWARDS.items())
+        ],
+    )
+
+
+def tasks() -> Table:
+    """The procedural families with their options, and the verifiers of data from elsewhere."""
+    from laconic.data_gen.families import FAMILIES
+
+    families = [
+        [name, ", ".join(f"{key}={value}" for key, value in family.options.items()), family.summary]
+        for name, family in FAMILIES.items()
+    ]
+    verifiers = [["math", "-", "any mathematics; the verifier is math-verify"], ["exact", "-", "the answer, literally"]]
+    return table(["task", "options", "about"], [*families, *verifiers])
+
+
+def profiles() -> Table:
+    """The shipped launch profiles, with what they would start here."""
+    loaded = [load_profile(name) for name in shipped_profiles()]
+    return table(
+        ["profile", "processes", "needs", "about"],
+        [[p.name, str(p.processes) if p.processes else "every GPU", _needs(p), p.summary] for p in loaded],
+    )
+
+
+def _needs(profile: Profile) -> str:
+    needs = [] if profile.on_cpu else [f"{profile.gpus_needed} GPU" if profile.distributed_type == "NO" else "GPUs"]
+    return ", ".join([*needs, *(["deepspeed"] if profile.needs_deepspeed else [])]) or "-"
+
+
+def runs(folder: Path) -> Table:
+    """The runs in a folder: how many stages are complete and which one was begun."""
+    found = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    return table(["run", "complete", "begun", "now", "report"], [_run(path) for path in found])
+
+
+def _run(path: Path) -> list[str]:
+    stages = [stage.parent for stage in path.glob("*/stage.yaml")]
+    begun = [stage.name.removesuffix(".partial") for stage in sorted(stages) if stage.suffix == ".partial"]
+    complete = [stage for stage in path.glob("*/manifest.json") if stage.parent.suffix != ".partial"]
+    pid = holder(path)
+    report = path / "report" / "report.html"
+    return [
+        path.name,
+        str(len(complete)),
+        " ".join(begun) or "-",
+        f"running ({pid})" if pid else "-",
+        short(report) if report.is_file() else "-",
+    ]
+
+
+LISTINGS: dict[str, Callable[[Path], Table]] = {
+    "recipes": lambda _: recipes(),
+    "rewards": lambda _: rewards(),
+    "tasks": lambda _: tasks(),
+    "profiles": lambda _: profiles(),
+    "runs": runs,
+}
+"""By the word that names it; each gets the runs folder."""
+
+
+def listing(what: str, runs_folder: Path) -> Table:
+    """The table of that name.
+
+    Raises:
+        RecipeError: there is no such list.
+    """
+    from laconic.recipes.strict import suggest
+
+    if what not in LISTINGS:
+        raise RecipeError(f"laconic list {what}: no such list", cure=suggest(what, LISTINGS))
+    return LISTINGS[what](runs_folder)

@@ -1,0 +1,153 @@
+"""The smaller commands: list, doctor, schema, and how numbers are written."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laconic.data_gen.families import FAMILIES
+from laconic.launch.doctor import in_range, packages
+from laconic.launch.profiles import shipped_profiles
+from laconic.launch.report import headline_table, is_fresh
+from laconic.launch.text import console, number, seconds, size
+from laconic.recipes.source import shipped
+from laconic.rewards import REWARDS
+
+
+def laconic(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "laconic.launch.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("rewards", set(REWARDS)),
+        ("tasks", {*FAMILIES, "math", "exact"}),
+        ("profiles", set(shipped_profiles())),
+    ],
+)
+def test_lists_name_everything_there_is(what, names):
+    done = laconic("list", what)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()[1:]} == names
+    assert "\x1b" not in done.stdout
+
+
+def test_shipped_recipes_are_listed():
+    done = laconic("list", cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert [Path(line.split()[0]).name for line in done.stdout.splitlines()[1:]] == [path.name for path in shipped()]
+
+
+def test_runs_show_what_is_complete_and_what_was_begun(tmp_path):
+    for folder in ("00-init-aa", "01-teach-bb", "02-sft-cc.partial"):
+        (tmp_path / "runs" / "demo" / folder).mkdir(parents=True)
+        (tmp_path / "runs" / "demo" / folder / "stage.yaml").touch()
+    for folder in ("00-init-aa", "01-teach-bb"):
+        (tmp_path / "runs" / "demo" / folder / "manifest.json").touch()
+    lines = laconic("list", "runs", cwd=tmp_path).stdout.splitlines()
+    assert lines[1].split() == ["demo", "2", "02-sft-cc", "-", "-"]
+    assert laconic("list", "runs", "--runs", str(tmp_path / "none")).returncode == 0
+
+
+def test_an_unknown_list_is_refused():
+    done = laconic("list", "reward")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean rewards?" in done.stderr
+
+
+def test_schema_describes_every_stage():
+    schema = json.loads(laconic("schema").stdout)
+    assert {"name", "problems", "model", "stages"} <= set(schema["required"])
+    kinds = {d["properties"]["kind"]["const"] for d in schema["$defs"].values() if "kind" in d.get("properties", {})}
+    assert kinds == {"generate", "sft", "dpo", "grpo", "eval"}
+
+
+def test_usage_errors_are_the_users():
+    assert laconic("run").returncode == 2
+    assert laconic("plna").returncode == 2
+    assert laconic("report", "/nonexistent").returncode == 2
+
+
+def test_doctor_looks_at_everything_and_needs_no_network():
+    done = laconic("doctor")
+    assert done.returncode in (0, 1)
+    subjects = {re.split(r"\s{2,}", line)[1] for line in done.stdout.splitlines()}
+    assert {"python", "numpy", "cpu", "threads", "gpu", "disk", "temporary files", "wandb mode", "hub"} <= subjects
+    assert "not tried; --online tries it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "tested", "good"),
+    [
+        ("1.16.0", ">=1.16,<1.17", True),
+        ("1.17.0", ">=1.16,<1.17", False),
+        ("1.9", ">=1.16", False),
+        ("2.13.0+cpu", ">=2.9", True),
+        ("5", ">=5,<6", True),
+        ("6.0.0rc1", ">=5,<6", False),
+        ("3.0", "", True),
+    ],
+)
+def test_tested_ranges(version, tested, good):
+    assert in_range(version, tested) is good
+
+
+def test_packages_come_from_our_own_metadata():
+    found = {finding.subject: finding for finding in packages()}
+    assert {"pydantic", "typer", "trl", "deepspeed"} <= set(found)
+    assert found["pydantic"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (size(999), "999 B"),
+        (size(1_234_567), "1.23 MB"),
+        (size(8e10), "80 GB"),
+        (number(9999), "9,999"),
+        (number(411_000), "411 k"),
+        (number(7_615_616_512), "7.62 G"),
+        (seconds(8.24), "8.2 s"),
+        (seconds(187), "3 min 07 s"),
+        (seconds(3600 * 2 + 300), "2 h 05 min"),
+        (seconds(59.97), "1 min 00 s"),
+    ],
+)
+def test_numbers_as_people_write_them(written, expected):
+    assert written == expected
+
+
+def row(model: str, task: str, accuracy: float, tokens: float) -> dict:
+    scores = {"accuracy": accuracy, "accuracy_se": 0.012, "tokens": tokens, "tokens_se": 0.5}
+    return {"eval": "eval", "model": model, "task": task, **scores}
+
+
+def test_the_headline_is_the_row_over_all_tasks(capsys):
+    pair = {"eval": "eval", "task": "all", "model": "grpo", "token_ratio": 0.52, "token_ratio_ci": [0.5, 0.55]}
+    pair |= {"d_accuracy": 0.013, "d_accuracy_ci": [-0.004, 0.03]}
+    rows = [row("sft", "all", 0.71, 47.6), row("grpo", "all", 0.723, 25.0), row("sft", "gcd", 0.1, 1.0)]
+    console().print(headline_table({"rows": rows, "paired": [pair]}))
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells[1:] == [
+        ["sft", "71.0 ± 1.2", "47.6 ± 0.5", "-", "-"],
+        ["grpo", "72.3 ± 1.2", "25.0 ± 0.5", "52 % [50, 55]", "+1.3 [-0.4, +3.0]"],
+    ]
+
+
+def test_a_report_is_fresh_only_for_the_stages_it_is_about(tmp_path):
+    assert not is_fresh(tmp_path, {"aa"})
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").touch()
+    stages = [{"kind": "sft", "hash": "cc"}, {"kind": "eval", "hash": "aa"}]
+    (tmp_path / "report" / "results.json").write_text(json.dumps({"provenance": {"stages": stages}}))
+    assert is_fresh(tmp_path, {"aa"})
+    assert not is_fresh(tmp_path, {"bb"})
+    assert not is_fresh(tmp_path, {"aa", "bb"})
