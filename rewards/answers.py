@@ -9,6 +9,7 @@ The task of a problem names its verifier:
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,8 @@ from laconic.rewards.records import Problem
 
 MATH_TASKS = frozenset({"math", "gsm8k"})
 _SECONDS_PER_EXPRESSION = 5
+# A dollar sign that is not an escaped currency sign, or a box.
+_IN_MATHS = re.compile(r"(?<!\\)\$|\\boxed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def _judge_math(answer_text: str | None, gold: str) -> Verdict:
 def _parse_gold(gold: str) -> tuple[Any, ...]:
     # math-verify reads LaTeX only inside an environment: without the dollars 22 % of MATH-500 golds do not match
     # themselves.
-    return tuple(_parse(gold if "$" in gold or "\\boxed" in gold else f"${gold}$"))
+    return tuple(_parse(gold if _IN_MATHS.search(gold) else f"${gold}$"))
 
 
 def _parse(text: str) -> list[Any]:

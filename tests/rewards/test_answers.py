@@ -16,6 +16,8 @@ def problem(answer: str, task: str) -> Problem:
         ("The answer is \\boxed{\\frac{1}{2}}.", "0.5", True),
         ("\\boxed{1/2}", "\\frac{1}{2}", True),
         ("So it is 72.", "72", True),
+        ("\\boxed{\\$14.50}", "\\$14.50", True),
+        ("\\boxed{14.5}", "\\$14.50", True),
         ("\\boxed{73}", "72", False),
         ("I do not know", "72", False),
         (None, "72", False),
