@@ -1,0 +1,1 @@
+"""SFT, DPO and GRPO on TRL; each module is an entry point for accelerate launch."""

@@ -1,0 +1,61 @@
+"""Group relative policy optimisation with Laconic's rewards.
+
+accelerate launch --config_file launch/profiles/cpu.yaml -m laconic.training.grpo <stage folder>/stage.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from trl import GRPOConfig, GRPOTrainer
+
+from laconic.data_gen.sources import training_problems, validate_golds
+from laconic.recipes.entry import Opened, run_stage
+from laconic.rewards.records import Problem
+from laconic.training import session
+from laconic.training.model import load_tokenizer, lora_config
+from laconic.training.reward_adapter import GroupScorer, RewardAdapter
+from laconic.training.rollouts import SampledRollouts, applicable
+from laconic.training.rows import prompt_dataset
+
+# TRL warns that rollout_func may change; a test runs every shipped recipe against the pinned version.
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+
+def main(opened: Opened) -> dict[str, Any]:
+    """Run the stage; returns facts for its manifest."""
+    config = opened.stage.config
+    arguments = session.training_arguments(GRPOConfig, opened, reward_weights=[spec.weight for spec in config.rewards])
+    tokenizer = load_tokenizer(opened.model_dir())
+    problems = _problems(opened)
+    scorer = GroupScorer(
+        {problem.id: problem for problem in problems}, tokenizer, num_generations=arguments.num_generations
+    )
+    trainer = GRPOTrainer(
+        model=opened.model_dir(),
+        reward_funcs=[
+            RewardAdapter(spec.name, spec.params, scorer, log_raw=first)
+            for spec, first in zip(config.rewards, [True] + [False] * len(config.rewards), strict=False)
+        ],
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=prompt_dataset(problems),
+        peft_config=lora_config(config.lora),
+        callbacks=session.callbacks(opened),
+        rollout_func=SampledRollouts(seed=arguments.seed) if applicable(arguments) else None,
+    )
+    return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
+
+
+def _problems(opened: Opened) -> list[Problem]:
+    stage, config = opened.stage, opened.stage.config
+    found = training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
+    problems = found.kept[: config.limit]
+    validate_golds(problems)
+    return problems
+
+
+if __name__ == "__main__":
+    run_stage("grpo", main, sys.argv[1:])

@@ -1,0 +1,86 @@
+"""GRPO rollouts by Laconic's own sampler instead of `model.generate`.
+
+Finished rollouts leave the batch at once, and every rollout draws its own random numbers from (seed, step, place in
+the global batch). So the rollouts of a step are the same on one process and on several, and the same again after a
+resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from accelerate.utils import parse_flag_from_env
+from trl import GRPOConfig
+from trl.models import unwrap_model_for_generation
+
+from laconic.data_gen.sampler import TransformersSampler
+from laconic.inference.engine import Request, Sampling
+
+# Settings of TRL's own generation that our sampler does not have; a recipe that sets one gets TRL's generation.
+_ONLY_TRL = {
+    "min_p": None,
+    "repetition_penalty": 1.0,
+    "generation_kwargs": None,
+    "cache_implementation": None,
+    "ds3_gather_for_generation": True,
+}
+
+
+def applicable(arguments: GRPOConfig) -> bool:
+    """Whether `SampledRollouts` can do what the configuration asks for; otherwise TRL's generation is left in place.
+
+    vLLM keeps TRL's path, and so do FSDP (its parameters stay sharded outside a forward of the wrapped module) and
+    the sampling settings that only TRL has.
+    """
+    sharded = bool(arguments.fsdp) or _fsdp_launched()
+    special = any(getattr(arguments, name) != neutral for name, neutral in _ONLY_TRL.items())
+    return not (arguments.use_vllm or sharded or special)
+
+
+class SampledRollouts:
+    """A TRL `rollout_func`: prompts of this process in, token ids out.
+
+    Args:
+        seed: Seeds every rollout together with the step and its place in the global batch.
+        batch_size: Rollouts decoded at once; None fits it to the device.
+    """
+
+    def __init__(self, *, seed: int, batch_size: int | None = None) -> None:
+        self.seed = seed
+        self.batch_size = batch_size
+
+    def __call__(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
+        """Sample one completion per prompt row."""
+        arguments, accelerator, tokenizer = trainer.args, trainer.accelerator, trainer.processing_class
+        first = accelerator.process_index * len(prompts)
+        requests = [
+            Request((str(row), 0), messages[-1]["content"], self._seed(trainer.state.global_step, first + row))
+            for row, messages in enumerate(prompts)
+        ]
+        sampling = Sampling(
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            top_k=arguments.top_k or None,
+            max_tokens=arguments.max_completion_length,
+        )
+        training = trainer.model.training
+        with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
+            sampler = TransformersSampler(model, tokenizer, self.batch_size)
+            ids = {completion.key[0]: list(completion.ids) for completion in sampler.sample(requests, sampling)}
+        trainer.model.train(training)
+        prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return {
+            "prompt_ids": prompt_ids["input_ids"],
+            "completion_ids": [ids[str(row)] for row in range(len(prompts))],
+            "logprobs": None,
+        }
+
+    def _seed(self, step: int, row: int) -> int:
+        digest = hashlib.sha256(f"{self.seed}/{step}/{row}".encode()).digest()
+        return int.from_bytes(digest[:8], "big")
+
+
+def _fsdp_launched() -> bool:
+    # The launcher's word: accelerate's own state says so only once the trainer has been built.
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
