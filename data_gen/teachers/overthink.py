@@ -15,9 +15,9 @@ from random import Random
 
 from laconic.data_gen.teachers.base import Step
 
-CHECKS = 0.5
+CHECKS = 0.7
 """Expected re-checks per step written, at redundancy 1."""
-DEAD_BRANCHES = 0.3
+DEAD_BRANCHES = 0.1
 """Expected dead branches per step written, at redundancy 1."""
 RESTARTS = 0.5
 """Expected restarts per trace, at redundancy 1; each comes after a random number of steps."""

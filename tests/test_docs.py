@@ -1,0 +1,63 @@
+"""What the documents say is true: figures come from result files, examples run, named files exist."""
+
+import doctest
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laconic.recipes.source import load_recipe
+from laconic.rewards import REWARDS, Group
+from laconic.rewards.group import Array
+from laconic.rewards.registry import NonNegative, reward
+
+ROOT = Path(__file__).parents[1]
+GUIDES = ROOT / "docs" / "guides"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def test_figures_in_the_readme_come_from_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import quickstart_seeds
+    import readme_results
+
+    files = sorted((ROOT / "bench" / "results").glob("quickstart_seed*.json"))
+    assert [path.stem for path in files] == ["quickstart_seed0", "quickstart_seed1", "quickstart_seed2"]
+    results = {int(path.stem[-1]): json.loads(path.read_text()) for path in files}
+    assert readme_results.section(results) in (ROOT / "README.md").read_text()
+    assert all(quickstart_seeds.verdict(result)[0] for result in results.values())
+    for module in ("quickstart_seeds", "readme_results"):
+        del sys.modules[module]
+
+
+def test_the_reward_of_the_guide_works():
+    names = {"np": np, "Group": Group, "Array": Array, "NonNegative": NonNegative, "reward": reward}
+    try:
+        exec(blocks(GUIDES / "add-a-reward.md", "python")[0], names)  # the reader types it
+        test = doctest.DocTestParser().get_doctest(names["gentle_length"].__doc__, names, "guide", None, 0)
+        assert doctest.DocTestRunner().run(test) == doctest.TestResults(failed=0, attempted=1)
+        assert REWARDS["gentle_length"](Group.of([True, True], [10, 20]), slope=0.2).tolist() == [1.0, 0.8]
+    finally:
+        REWARDS.pop("gentle_length", None)
+
+
+def test_the_recipe_of_the_guide_is_legal(tmp_path):
+    recipe = tmp_path / "my_recipe.yaml"
+    recipe.write_text(blocks(GUIDES / "write-a-recipe.md", "yaml")[0])
+    assert [stage.kind for stage in load_recipe(recipe).stages] == ["generate", "dpo", "grpo", "eval"]
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/guides/{p.name}" for p in GUIDES.glob("*"))]
+)
+def test_links_lead_somewhere(document):
+    path = ROOT / document
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)|src(?:set)?=\"([^\"]+)\"", path.read_text())
+    for target in (a or b for a, b in targets):
+        assert (path.parent / target).exists(), target
