@@ -1,0 +1,82 @@
+"""Write the quickstart's figures into README.md from the result files in bench/results.
+
+    python bench/readme_results.py
+
+Everything between the two markers in README.md comes from here, so no figure there lacks a file behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quickstart_seeds import verdict
+
+from laconic.eval.headline import headline
+from laconic.eval.table import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+BEGIN, END = "<!-- quickstart:begin -->", "<!-- quickstart:end -->"
+
+
+def section(results: dict[int, dict[str, Any]]) -> str:
+    """The README's section for result files by seed; the first seed is the one that is shown in full."""
+    shown = results[min(results)]
+    return "\n".join(
+        [
+            BEGIN,
+            f"**Measured** (seed {min(results)}): {headline(shown).sentence}",
+            "",
+            "<picture>",
+            '  <source media="(prefers-color-scheme: dark)" srcset="docs/images/quickstart_dark.png">',
+            '  <img src="docs/images/quickstart.png" alt="Accuracy against tokens of the three checkpoints">',
+            "</picture>",
+            "",
+            markdown_table(shown).strip(),
+            "",
+            _provenance(shown),
+            "",
+            "The same claim, at most 60 % of the SFT checkpoint's tokens and accuracy not lower (one-sided, margin 1 "
+            "point), for each seed:",
+            "",
+            "| seed | tokens vs sft | accuracy sft | accuracy grpo | difference, 95 % interval | holds |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *(_seed_row(seed, result) for seed, result in sorted(results.items())),
+            END,
+        ]
+    )
+
+
+def _seed_row(seed: int, results: dict[str, Any]) -> str:
+    pair = next(pair for pair in results["paired"] if (pair["model"], pair["baseline"]) == ("grpo", "sft"))
+    accuracy = {row["model"]: 100 * row["accuracy"] for row in results["rows"]}
+    low, high = (100 * end for end in pair["d_accuracy_ci"])
+    return (
+        f"| {seed} | {100 * pair['token_ratio']:.0f} % | {accuracy['sft']:.1f} % | {accuracy['grpo']:.1f} % "
+        f"| {low:+.1f} to {high:+.1f} points | {'yes' if verdict(results)[0] else 'no'} |"
+    )
+
+
+def _provenance(results: dict[str, Any]) -> str:
+    row, facts = results["rows"][0], results["provenance"]
+    commit = facts["commit"]["hash"][:10] if facts["commit"] else "not under version control"
+    return (
+        f"{row['n_problems']} held-out problems x {row['n_samples']} samples, ± is one question-clustered standard "
+        f"error. `make quickstart`, commit {commit}, {facts['hardware']['cpu']}, "
+        f"{facts['hardware']['cores']} cores; file `bench/results/quickstart_seed{facts['seed']}.json`."
+    )
+
+
+def main() -> None:
+    """Rewrite README.md in place."""
+    found = {int(path.stem.rpartition("seed")[2]): path for path in RESULTS.glob("quickstart_seed*.json")}
+    results = {seed: json.loads(path.read_text()) for seed, path in found.items()}
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    readme.write_text(before + section(results) + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
