@@ -32,7 +32,8 @@ def run(seed: int) -> float:
     command = [sys.executable, "-m", "laconic.launch.cli", "run", "recipes/quickstart.yaml"]
     command += ["--profile", "cpu2", "--set", f"seed={seed}", "--runs", runs]
     subprocess.run(command, cwd=ROOT, check=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    for folder in (RESULTS, ROOT / "docs/images"):
+        folder.mkdir(parents=True, exist_ok=True)
     report = ROOT / runs / "quickstart/report"
     shutil.copy(report / "results.json", RESULTS / f"quickstart_seed{seed}.json")
     if seed == 0:  # the one that README.md shows
