@@ -113,7 +113,9 @@ class HealthCheck(TrainerCallback):
         """Look at one row of logs."""
         logs = logs or {}
         for key in ("loss", "grad_norm"):
-            if not math.isfinite(float(logs.get(key, 0.0))):
+            value = float(logs.get(key, 0.0))
+            # DeepSpeed reports a norm that is not finite as -1.
+            if not math.isfinite(value) or (key == "grad_norm" and value < 0):
                 raise TrainingDiverged(
                     f"{key} is {logs[key]} at step {state.global_step}",
                     cure="lower trainer.learning_rate or set trainer.max_grad_norm; metrics.jsonl has the steps before",

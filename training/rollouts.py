@@ -54,10 +54,9 @@ class SampledRollouts:
         """Sample one completion per prompt row."""
         arguments, accelerator, tokenizer = trainer.args, trainer.accelerator, trainer.processing_class
         first = accelerator.process_index * len(prompts)
-        requests = [
-            Request((str(row), 0), messages[-1]["content"], self._seed(trainer.state.global_step, first + row))
-            for row, messages in enumerate(prompts)
-        ]
+        step = trainer.state.global_step
+        texts = [messages[-1]["content"] for messages in prompts]
+        requests = [Request((str(row), 0), text, self._seed(step, first + row, text)) for row, text in enumerate(texts)]
         sampling = Sampling(
             temperature=arguments.temperature,
             top_p=arguments.top_p,
@@ -76,8 +75,9 @@ class SampledRollouts:
             "logprobs": None,
         }
 
-    def _seed(self, step: int, row: int) -> int:
-        digest = hashlib.sha256(f"{self.seed}/{step}/{row}".encode()).digest()
+    def _seed(self, step: int, row: int, prompt: str) -> int:
+        # The prompt is in it because one optimiser step may need several generations.
+        digest = hashlib.sha256(f"{self.seed}/{step}/{row}/{prompt}".encode()).digest()
         return int.from_bytes(digest[:8], "big")
 
 

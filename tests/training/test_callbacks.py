@@ -47,3 +47,8 @@ def test_warnings_are_said_once_and_kept(tmp_path, capsys):
     assert "80% of rollouts hit the token limit" in printed
     assert "fell from 100 to 12 tokens" in printed
     assert printed.count("health:") == 3
+
+
+def test_a_norm_that_deepspeed_could_not_compute_is_divergence(tmp_path):
+    with pytest.raises(TrainingDiverged, match="grad_norm is -1"):
+        HealthCheck(tmp_path / "health.jsonl").on_log(None, state(3), None, logs={"loss": 1.0, "grad_norm": -1.0})
