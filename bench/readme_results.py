@@ -60,12 +60,11 @@ def _seed_row(seed: int, results: dict[str, Any]) -> str:
 
 
 def _provenance(results: dict[str, Any]) -> str:
-    row, facts = results["rows"][0], results["provenance"]
+    facts = results["provenance"]
     commit = facts["commit"]["hash"][:10] if facts["commit"] else "not under version control"
     return (
-        f"{row['n_problems']} held-out problems x {row['n_samples']} samples, ± is one question-clustered standard "
-        f"error. `make quickstart`, commit {commit}, {facts['hardware']['cpu']}, "
-        f"{facts['hardware']['cores']} cores; file `bench/results/quickstart_seed{facts['seed']}.json`."
+        f"Made by `make quickstart` at commit {commit} on {facts['hardware']['cpu']}, {facts['hardware']['cores']} "
+        f"cores; the file is `bench/results/quickstart_seed{facts['seed']}.json`."
     )
 
 

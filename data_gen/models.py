@@ -34,7 +34,8 @@ def load_model(
     Args:
         path_or_id: A Hugging Face model folder, or the id of a model on the hub.
         revision: Branch, tag or commit on the hub.
-        dtype: `auto` (as saved), `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16` or `auto`: bfloat16 on an accelerator, else as saved. So all checkpoints
+            of a run are compared in one precision there, whatever each was saved in.
         attn_implementation: As `from_pretrained` takes it; None lets transformers choose.
         device: Where to put it; None takes an accelerator if there is one.
 
@@ -46,6 +47,9 @@ def load_model(
     """
     name = os.fspath(path_or_id)
     check_model_folder(name)
+    device = device or ("cuda" if has_accelerator() else "cpu")
+    if dtype == "auto" and torch.device(device).type == "cuda":
+        dtype = "bfloat16"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
@@ -60,8 +64,13 @@ def load_model(
         raise ModelError(
             f"{name}: its tokenizer has no chat template", cure="fine-tune it with an sft stage first, which adds one"
         )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), tokenizer
+
+
+def has_accelerator() -> bool:
+    """Whether this process computes on a GPU: there is one, and the launch profile does not say to leave it alone."""
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
+    return torch.cuda.is_available() and not wants_cpu
 
 
 def check_model_folder(name: str) -> None:
@@ -94,13 +103,13 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
 
 
-def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end a completion: the generation config's (one or several) and the tokenizer's.
 
     Raises:
         ModelError: there is none.
     """
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    configured = None if generation_config is None else generation_config.eos_token_id
     several = configured if isinstance(configured, list | tuple) else [configured]
     ids = frozenset(int(i) for i in (*several, tokenizer.eos_token_id) if i is not None)
     if not ids:
@@ -125,5 +134,7 @@ def fitting_batch_size(model: Any, length: int) -> int:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     row_bytes = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize * length
     free, _ = torch.cuda.mem_get_info(model.device)
+    # What PyTorch keeps of freed tensors counts as used there; after a training step that is most of the card.
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     # Buffers grow by halves, and both the old and the new one exist while growing.
     return max(1, min(MOST_ROWS, int(CACHE_SHARE * free / (2.5 * row_bytes))))

@@ -58,7 +58,7 @@ class TransformersSampler:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.device = torch.device(device or model.device)
-        self.eos_ids = eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids(model.generation_config, tokenizer)
 
     def sample(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield one completion per request as soon as it is done.

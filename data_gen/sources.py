@@ -157,21 +157,37 @@ def gold_text(problem: Problem) -> str | None:
     return next((text for text in forms if verify(text, problem)), None)
 
 
-def validate_golds(problems: Sequence[Problem]) -> None:
-    """Check that the gold answer of each problem is accepted by its own verifier.
+def validate_golds(problems: Sequence[Problem], spec: Problems | None = None) -> list[Problem]:
+    """The problems whose gold answer is accepted by its own verifier.
 
-    Otherwise training would reward noise: a right answer would count as wrong.
+    With another, training would reward noise: a right answer would count as wrong.
+
+    Args:
+        problems: Those to check.
+        spec: Where they are from; with ``bad_golds: drop`` the others are left out, and it is said which.
 
     Raises:
-        DataError: how many are refused, and the first of them by id.
+        DataError: golds are refused and may not be dropped, or none is left; the message has the first ones by id.
     """
-    refused = [problem for problem in problems if gold_text(problem) is None]
-    if refused:
-        examples = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in refused[:5])
-        raise DataError(
-            f"{len(refused)} of {len(problems)} gold answers are refused by their own verifier: {examples}",
-            cure=f"mend or remove these rows, or set problems.task (they are checked as {refused[0].task!r})",
-        )
+    kept = [problem for problem in problems if gold_text(problem) is not None]
+    if len(kept) == len(problems):
+        return kept
+    sound = {problem.id for problem in kept}
+    refused = [problem for problem in problems if problem.id not in sound]
+    if kept and getattr(spec, "bad_golds", "refuse") == "drop":
+        dropped = ", ".join(problem.id for problem in refused)
+        print(f"{len(refused)} of {len(problems)} problems dropped, their gold cannot be verified: {dropped}")
+        return kept
+    raise _refused_golds(problems, refused)
+
+
+def _refused_golds(problems: Sequence[Problem], refused: Sequence[Problem]) -> DataError:
+    examples = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in refused[:5])
+    return DataError(
+        f"{len(refused)} of {len(problems)} gold answers are refused by their own verifier: {examples}",
+        cure="mend or remove these rows, set problems.bad_golds: drop, or another problems.task "
+        f"(they are checked as {refused[0].task!r})",
+    )
 
 
 def vocabulary(spec: Problems) -> list[str]:

@@ -44,8 +44,7 @@ def main(opened: Opened) -> dict[str, Any]:
     """
     config: GenerateStage = opened.stage.config
     used = _problems(opened)
-    problems = used.kept[: config.limit]
-    validate_golds(problems)
+    problems = validate_golds(used.kept[: config.limit], opened.stage.problems)
     write_jsonl(opened.work / "problems.jsonl", (problem.to_json() for problem in problems))
     rollouts = _rollouts(opened, problems)
     kept = _by_pass_rate(config, problems, rollouts)
@@ -87,12 +86,12 @@ def _sampled(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Ro
     from laconic.data_gen.sampler import TransformersSampler
 
     stage, config = opened.stage, opened.stage.config
-    # Only the recipe's own model has these; what a stage saved is loaded as it was saved.
-    given = {} if "model" in stage.inputs else stage.model.model_dump(exclude={"scratch", "path"})
-    model, tokenizer = load_model(opened.model_dir(), **given)
-    reader = TraceReader(tokenizer)
+    given = stage.model.model_dump(include={"dtype", "attn_implementation"})
+    model, tokenizer = load_model(opened.model_dir(), revision=opened.revision(), **given)
+    sampler = TransformersSampler(model, tokenizer)
+    reader = TraceReader(tokenizer, eos_ids=sampler.eos_ids)
     rollouts = sample_rollouts(
-        TransformersSampler(model, tokenizer),
+        sampler,
         reader,
         problems,
         samples=config.samples,

@@ -62,8 +62,7 @@ def _problems(opened: Opened) -> list[Problem]:
 
     stage, config = opened.stage, opened.stage.config
     problems = load_problems(stage.problems, config.split, stage.problems_seed)[: config.limit]
-    validate_golds(problems)
-    return problems
+    return validate_golds(problems, stage.problems)
 
 
 def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[list[Rollout], dict[str, str]]:
@@ -74,12 +73,12 @@ def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[lis
     from laconic.inference.trace import TraceReader
 
     stage, config, role = opened.stage, opened.stage.config, f"model:{name}"
-    # Only the recipe's own model has these; what a stage saved is loaded as it was saved.
-    given = {} if role in stage.inputs else stage.model.model_dump(exclude={"scratch", "path"})
-    model, tokenizer = load_model(opened.model_dir(role), **given)
+    given = stage.model.model_dump(include={"dtype", "attn_implementation"})
+    model, tokenizer = load_model(opened.model_dir(role), revision=opened.revision(role), **given)
+    sampler = TransformersSampler(model, tokenizer)
     rollouts = sample_rollouts(
-        TransformersSampler(model, tokenizer),
-        TraceReader(tokenizer),
+        sampler,
+        TraceReader(tokenizer, eos_ids=sampler.eos_ids),
         problems,
         samples=config.samples,
         sampling=config.sampling.build(),
@@ -91,7 +90,7 @@ def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[lis
         "example": prompt_text(tokenizer, problems[0].prompt),
         "template_sha256": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
     }
-    del model
+    del model, sampler
     _free_memory()
     return rollouts, template
 

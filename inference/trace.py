@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,16 @@ class TraceReader:
 
     Args:
         tokenizer: A Hugging Face tokenizer. Not typed as such, so that importing this module stays light.
+        eos_ids: Every token that can end a completion; None takes the tokenizer's one.
         opens_thinking: The chat template already ends the prompt with ``<think>`` (as DeepSeek-R1's does), so a
             completion is thinking from its first token on.
     """
 
-    def __init__(self, tokenizer: Any, *, opens_thinking: bool | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, *, eos_ids: Collection[int] | None = None, opens_thinking: bool | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self.eos_ids = frozenset([tokenizer.eos_token_id] if eos_ids is None else eos_ids)
         close = tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
         self._close_id = close[0] if len(close) == 1 else None
         self.opens_thinking = template_opens_thinking(tokenizer) if opens_thinking is None else opens_thinking
@@ -57,7 +61,7 @@ class TraceReader:
         return Trace(text, text.strip(), 0, len(ids))
 
     def _decode(self, ids: list[int]) -> str:
-        special = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        special = self.eos_ids | {self.tokenizer.pad_token_id}
         return self.tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=False)
 
     def _think_end(self, ids: list[int]) -> int | None:

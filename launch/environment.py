@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from laconic.launch.profiles import Profile
 
@@ -37,17 +35,7 @@ def stage_environment(profile: Profile, threads: int, environ: Mapping[str, str]
 
 
 def wandb_mode(environ: Mapping[str, str] = os.environ) -> str:
-    """`online` if a Weights & Biases key is set (WANDB_API_KEY or ~/.netrc), else `offline`; WANDB_MODE wins."""
+    """`online` if WANDB_API_KEY is set, else `offline`; WANDB_MODE wins. A login on disk alone sends nothing."""
     if mode := environ.get("WANDB_MODE"):
         return mode
-    return "online" if environ.get("WANDB_API_KEY") or _key_in_netrc(environ) else "offline"
-
-
-def _key_in_netrc(environ: Mapping[str, str]) -> bool:
-    path = Path(environ.get("NETRC") or Path(environ.get("HOME", "~")).expanduser() / ".netrc")
-    if not path.is_file():
-        return False
-    try:
-        return netrc.netrc(path).authenticators("api.wandb.ai") is not None
-    except netrc.NetrcParseError:
-        return False
+    return "online" if environ.get("WANDB_API_KEY") else "offline"

@@ -52,6 +52,10 @@ class Opened:
         assert self.stage.model.path is not None, f"{role} of {self.stage.name} has neither an input nor a path"
         return self.stage.model.path
 
+    def revision(self, role: str = "model") -> str | None:
+        """The hub revision of `model_dir`; None for a folder of this run."""
+        return None if role in self.stage.inputs else self.stage.model.revision
+
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes (rank 0, or the only one)."""

@@ -92,6 +92,8 @@ class FileProblems(StrictModel):
     test: str
     task: Task | None = None
     template: Template | None = None
+    bad_golds: Literal["refuse", "drop"] = "refuse"
+    """What to do with problems whose gold answer their own verifier does not accept."""
     limit_train: Count | None = None
     """Use only the first so many rows."""
     limit_test: Count | None = None
@@ -113,6 +115,8 @@ class HubProblems(StrictModel):
     """For the generic layout: which columns hold the prompt and the answer."""
     task: Task | None = None
     template: Template | None = None
+    bad_golds: Literal["refuse", "drop"] = "refuse"
+    """What to do with problems whose gold answer their own verifier does not accept."""
     limit_train: Count | None = None
     limit_test: Count | None = None
 

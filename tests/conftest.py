@@ -1,6 +1,7 @@
 """For all tests: one thread per process, no network, no trackers."""
 
 import os
+import signal
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -9,3 +10,6 @@ os.environ |= {
     "HF_DATASETS_OFFLINE": "1",
     "LACONIC_TRACKER": "none",
 }
+
+# A shell that starts the tests in the background makes all their processes ignore Ctrl-C; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,7 +35,7 @@ class TokenisedDPOTrainer(DPOTrainer):
 def main(opened: Opened) -> dict[str, Any]:
     """Run the stage; returns facts for its manifest."""
     arguments = session.training_arguments(DPOConfig, opened, **_losses(opened))
-    tokenizer = load_tokenizer(opened.model_dir())
+    tokenizer = load_tokenizer(opened.model_dir(), revision=opened.revision())
     encoder = RowEncoder(tokenizer, max_length=arguments.max_length)
     rows = list(read_jsonl(opened.input("data") / "rows.jsonl"))
     dataset = preference_dataset(rows, encoder)

@@ -11,11 +11,12 @@ from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
+from laconic.data_gen.models import eos_ids
 from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.recipes.entry import Opened, run_stage
 from laconic.rewards.records import Problem
 from laconic.training import session
-from laconic.training.model import load_tokenizer, lora_config
+from laconic.training.model import generation_config, load_tokenizer, lora_config
 from laconic.training.reward_adapter import GroupScorer, RewardAdapter
 from laconic.training.rollouts import SampledRollouts, applicable
 from laconic.training.rows import prompt_dataset
@@ -28,10 +29,13 @@ def main(opened: Opened) -> dict[str, Any]:
     """Run the stage; returns facts for its manifest."""
     config = opened.stage.config
     arguments = session.training_arguments(GRPOConfig, opened, reward_weights=[spec.weight for spec in config.rewards])
-    tokenizer = load_tokenizer(opened.model_dir())
+    tokenizer = load_tokenizer(opened.model_dir(), revision=opened.revision())
     problems = _problems(opened)
     scorer = GroupScorer(
-        {problem.id: problem for problem in problems}, tokenizer, num_generations=arguments.num_generations
+        {problem.id: problem for problem in problems},
+        tokenizer,
+        num_generations=arguments.num_generations,
+        eos_ids=eos_ids(generation_config(opened.model_dir(), revision=opened.revision()), tokenizer),
     )
     trainer = GRPOTrainer(
         model=opened.model_dir(),
@@ -52,9 +56,7 @@ def main(opened: Opened) -> dict[str, Any]:
 def _problems(opened: Opened) -> list[Problem]:
     stage, config = opened.stage, opened.stage.config
     found = training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
-    problems = found.kept[: config.limit]
-    validate_golds(problems)
-    return problems
+    return validate_golds(found.kept[: config.limit], stage.problems)
 
 
 if __name__ == "__main__":

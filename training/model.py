@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from laconic.data_gen.models import has_accelerator
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN, prompt_text
 from laconic.recipes.schema import Lora
 from laconic.rewards.errors import ModelError
@@ -62,11 +69,11 @@ def check_loads(folder: Path) -> None:
             )
 
 
-def merge_adapter(base: str, adapter: Path, folder: Path, *, dtype: str) -> None:
+def merge_adapter(base: str, adapter: Path, folder: Path, *, dtype: str, revision: str | None) -> None:
     """Write the base model with a trained LoRA adapter folded in; `folder` gets weights only."""
     from peft import PeftModel
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision)
     PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)
 
 
@@ -85,7 +92,7 @@ def lora_config(lora: Lora | None) -> Any:
     )
 
 
-def load_tokenizer(model: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left as generation needs.
 
     Raises:
@@ -105,6 +112,14 @@ def load_tokenizer(model: str, *, revision: str | None = None) -> PreTrainedToke
     return tokenizer
 
 
+def generation_config(model: str, *, revision: str | None) -> GenerationConfig | None:
+    """What the model's folder says about generation; None if it says nothing."""
+    try:
+        return GenerationConfig.from_pretrained(model, revision=revision)
+    except OSError:
+        return None
+
+
 def bf16_supported() -> bool:
     """Whether training in bfloat16 pays here: only accelerators that compute in it (on CPU it is slower)."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return has_accelerator() and torch.cuda.is_bf16_supported()

@@ -7,7 +7,7 @@ rollout), rewards are computed on whole groups, and each process returns the par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -39,15 +39,20 @@ class GroupScorer:
     Args:
         problems: The training problems by id; the dataset carries ``problem_id``.
         tokenizer: Decodes completions and finds where thinking ends.
+        eos_ids: Every token that can end a completion; None takes the tokenizer's one.
         num_generations: Group size G.
     """
 
     def __init__(
-        self, problems: Mapping[str, Problem], tokenizer: PreTrainedTokenizerBase, *, num_generations: int
+        self,
+        problems: Mapping[str, Problem],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_generations: int,
+        eos_ids: Collection[int] | None = None,
     ) -> None:
         self.problems = dict(problems)
-        self.reader = TraceReader(tokenizer)
-        self.eos_ids = frozenset([tokenizer.eos_token_id])
+        self.reader = TraceReader(tokenizer, eos_ids=eos_ids)
         self.num_generations = num_generations
         self._batch: _Batch | None = None
 
@@ -89,7 +94,7 @@ class GroupScorer:
             text=trace.text,
             answer=verdict.answer,
             correct=verdict.correct,
-            finished=bool(ids) and ids[-1] in self.eos_ids,
+            finished=bool(ids) and ids[-1] in self.reader.eos_ids,
             tokens=trace.tokens,
             think_tokens=trace.think_tokens,
             answer_tokens=trace.answer_tokens,

@@ -7,9 +7,10 @@ that cut the thinking out of earlier assistant messages (DeepSeek-R1's) cannot c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -46,7 +47,7 @@ class RowEncoder:
         return self.max_length is None or sum(map(len, parts)) <= self.max_length
 
 
-def sft_dataset(rows: Iterable[dict[str, Any]], encoder: RowEncoder) -> Dataset:
+def sft_dataset(rows: Sequence[dict[str, Any]], encoder: RowEncoder) -> Dataset:
     """Columns ``input_ids`` and ``labels``; prompt positions are -100, so the loss is over completions.
 
     Raises:
@@ -57,10 +58,10 @@ def sft_dataset(rows: Iterable[dict[str, Any]], encoder: RowEncoder) -> Dataset:
         prompt, completion = encoder.prompt(row["prompt"]), encoder.completion(row["completion"])
         if encoder.fits(prompt, completion):
             encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
-    return _dataset(encoded, encoder)
+    return _dataset(encoded, encoder, given=len(rows))
 
 
-def preference_dataset(rows: Iterable[dict[str, Any]], encoder: RowEncoder) -> Dataset:
+def preference_dataset(rows: Sequence[dict[str, Any]], encoder: RowEncoder) -> Dataset:
     """Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
 
     Raises:
@@ -72,7 +73,7 @@ def preference_dataset(rows: Iterable[dict[str, Any]], encoder: RowEncoder) -> D
         chosen, rejected = encoder.completion(row["chosen"]), encoder.completion(row["rejected"])
         if encoder.fits(prompt, chosen) and encoder.fits(prompt, rejected):
             encoded.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
-    return _dataset(encoded, encoder)
+    return _dataset(encoded, encoder, given=len(rows))
 
 
 def prompt_dataset(problems: Iterable[Problem]) -> Dataset:
@@ -82,7 +83,9 @@ def prompt_dataset(problems: Iterable[Problem]) -> Dataset:
     )
 
 
-def _dataset(encoded: list[dict[str, Any]], encoder: RowEncoder) -> Dataset:
+def _dataset(encoded: list[dict[str, Any]], encoder: RowEncoder, *, given: int) -> Dataset:
     if not encoded:
         raise DataError(f"no row fits trainer.max_length={encoder.max_length} tokens", cure="raise trainer.max_length")
+    if len(encoded) < given and PartialState().is_main_process:
+        print(f"{given - len(encoded)} of {given} rows exceed trainer.max_length={encoder.max_length} and are left out")
     return Dataset.from_list(encoded)

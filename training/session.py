@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
+from laconic.data_gen.models import has_accelerator
 from laconic.recipes.arithmetic import stage_batch_plan
 from laconic.recipes.entry import Opened
 from laconic.training import model as folders
@@ -45,6 +45,8 @@ def training_arguments(kind: type[ArgumentsT], opened: Opened, **fixed: Any) -> 
         "gradient_checkpointing": False,
         "bf16": folders.bf16_supported(),
         "model_init_kwargs": _init_kwargs(opened),
+        # The trainer would log the running mean in place of a NaN, and the health check would never see one.
+        "logging_nan_inf_filter": False,
     }
     ours = {
         "output_dir": str(opened.work / "checkpoints"),
@@ -52,7 +54,7 @@ def training_arguments(kind: type[ArgumentsT], opened: Opened, **fixed: Any) -> 
         "report_to": trackers(opened.work),
         "run_name": f"{stage.recipe}-{stage.name}",
         "disable_tqdm": True,
-        "use_cpu": not torch.cuda.is_available(),
+        "use_cpu": not has_accelerator(),
     }
     return kind(**(defaults | batch.arguments(stage.kind, stage.config.trainer) | ours | fixed))
 
@@ -103,8 +105,8 @@ def _save(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) 
     unset_hf_deepspeed_config()
     if PartialState().is_main_process:
         if lora:
-            base = opened.model_dir()
-            folders.merge_adapter(base, opened.work / "adapter", folder, dtype=opened.stage.model.dtype)
+            given = {"dtype": opened.stage.model.dtype, "revision": opened.revision()}
+            folders.merge_adapter(opened.model_dir(), opened.work / "adapter", folder, **given)
         (folder / "training_args.bin").unlink(missing_ok=True)
         folders.save_tokenizer(tokenizer, folder)
         folders.check_loads(folder)
@@ -116,7 +118,9 @@ def _init_kwargs(opened: Opened) -> dict[str, Any]:
     pretrained = opened.stage.model
     # `auto` is left to TRL, which trains float32 weights: pure bfloat16 loses small updates of AdamW.
     dtype = None if pretrained.dtype == "auto" else pretrained.dtype
-    chosen = {"dtype": dtype, "attn_implementation": pretrained.attn_implementation}
-    if "model" not in opened.stage.inputs:
-        chosen["revision"] = pretrained.revision
+    chosen = {
+        "dtype": dtype,
+        "attn_implementation": pretrained.attn_implementation,
+        "revision": opened.revision(),
+    }
     return {key: value for key, value in chosen.items() if value is not None}

@@ -20,7 +20,7 @@ from laconic.training.rows import RowEncoder, sft_dataset
 def main(opened: Opened) -> dict[str, Any]:
     """Run the stage; returns facts for its manifest."""
     arguments = session.training_arguments(SFTConfig, opened)
-    tokenizer = load_tokenizer(opened.model_dir())
+    tokenizer = load_tokenizer(opened.model_dir(), revision=opened.revision())
     encoder = RowEncoder(tokenizer, max_length=arguments.max_length)
     rows = list(read_jsonl(opened.input("data") / "rows.jsonl"))
     dataset = sft_dataset(rows, encoder)

@@ -53,9 +53,9 @@ def test_broken_weights_and_missing_templates_are_model_errors(model_folder):
 def test_every_end_of_sequence_token_counts(random_model, tokenizer):
     model = random_model()
     model.generation_config.eos_token_id = [4, 5]
-    assert eos_ids(model, tokenizer) == {4, 5, tokenizer.eos_token_id}
+    assert eos_ids(model.generation_config, tokenizer) == {4, 5, tokenizer.eos_token_id}
     model.generation_config.eos_token_id = None
-    assert eos_ids(model, tokenizer) == {tokenizer.eos_token_id}
+    assert eos_ids(model.generation_config, tokenizer) == {tokenizer.eos_token_id}
     assert fitting_batch_size(model, 100) == 128
 
 

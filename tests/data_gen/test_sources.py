@@ -183,3 +183,18 @@ def test_names_of_data_gen_load_no_heavy_library():
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
+
+
+def test_problems_with_a_bad_gold_are_dropped_only_on_request(tmp_path, capsys):
+    rows = [{"problem": f"question {n}?", "answer": answer} for n, answer in enumerate(["7", "\\text{ }", "8"])]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = FileProblems(source="jsonl", layout="math", train=str(path), test=str(path))
+    problems = load_problems(spec, "train", 0)
+    with pytest.raises(DataError, match=r"1 of 3 gold answers .*train-1"):
+        validate_golds(problems, spec)
+    dropping = spec.model_copy(update={"bad_golds": "drop"})
+    assert [problem.id for problem in validate_golds(problems, dropping)] == ["train-0", "train-2"]
+    assert "1 of 3 problems dropped" in capsys.readouterr().out
+    with pytest.raises(DataError, match="1 of 1"):
+        validate_golds(problems[1:2], dropping)

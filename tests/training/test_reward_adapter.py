@@ -76,3 +76,11 @@ def test_pickles_and_keeps_its_name(scorer, tokenizer):
     copy = pickle.loads(pickle.dumps(adapter))
     assert copy.__name__ == "shorter_better"
     assert copy(completion_ids=ids, problem_id=["a"] * 4) == before
+
+
+def test_any_end_of_sequence_token_finishes_a_rollout(tokenizer):
+    # Instruction-tuned models often end with one token in chat and another elsewhere.
+    other = tokenizer.convert_tokens_to_ids("=")
+    scorer = GroupScorer(PROBLEMS, tokenizer, num_generations=2, eos_ids=[tokenizer.eos_token_id, other])
+    ids = [[*tokenizer.encode("7"), other], [*tokenizer.encode("7"), tokenizer.eos_token_id]]
+    assert RewardAdapter("efficient_reasoning", {}, scorer)(completion_ids=ids, problem_id=["a"] * 2) == [0.95, 0.95]

@@ -23,9 +23,10 @@ def test_loss_is_over_the_completion_and_its_end(tokenizer):
     assert prompt == tokenizer.encode(prompt_text(tokenizer, "3 + 4 ="))
 
 
-def test_rows_beyond_the_limit_are_left_out(tokenizer):
+def test_rows_beyond_the_limit_are_left_out_aloud(tokenizer, capsys):
     rows = [{"prompt": "3 + 4 =", "completion": c} for c in ("7", "<think> 3 + 4 = 7 </think> 7")]
     assert len(sft_dataset(rows, RowEncoder(tokenizer, max_length=8))) == 1
+    assert "1 of 2 rows exceed trainer.max_length=8" in capsys.readouterr().out
     with pytest.raises(DataError, match="max_length=3"):
         sft_dataset(rows, RowEncoder(tokenizer, max_length=3))
 
