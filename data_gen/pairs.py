@@ -27,6 +27,7 @@ NEEDS: dict[str, str] = {}
 
 IRPO_PAIRS = 10
 KIMI_RATIO = 1.5
+WEB_THINKER_RATIO = 1.5
 
 
 def _pairing(*, needs: str) -> Callable[[Callable[[list[Rollout]], list[Pair]]], Pairing]:
@@ -108,3 +109,30 @@ def kimi(group: list[Rollout]) -> list[Pair]:
     longer = [rollout for rollout in wrong_ones(group) if rollout.tokens > best.tokens]
     longer += [rollout for rollout in right if rollout.tokens >= KIMI_RATIO * best.tokens and rollout is not best]
     return [(best, rejected) for rejected in sorted(longer, key=lambda rollout: rollout.sample)]
+
+
+@_pairing(needs="a correct sample, and one that is wrong, searches more often or thinks more than 1.5 times as long")
+def web_thinker(group: list[Rollout]) -> list[Pair]:
+    """Preferences of WebThinker (arXiv:2504.21776): correctness, then fewer searches, then shorter thinking.
+
+    Every pair of samples that `prefers` can tell apart is a row; the paper chains two rounds of online DPO on them. No
+    training code was released and the paper's length ratio is not known here: 1.5 is ours.
+    """
+    right = correct_ones(group)
+    others = sorted([*right, *wrong_ones(group)], key=lambda rollout: rollout.sample)
+    return [(chosen, other) for chosen in right for other in others if prefers(chosen, other)]
+
+
+def prefers(one: Rollout, other: Rollout) -> bool:
+    """Whether WebThinker's criteria put `one` above `other`.
+
+    A correct rollout beats a wrong one. Of two correct ones the one with fewer executed searches wins
+    (``meta["searches"]``; none where it does not say), and at equal searches the other must have thought more than
+    `WEB_THINKER_RATIO` times as long. A rollout that could not be verified neither wins nor loses.
+    """
+    if not one.correct or other.correct is None:
+        return False
+    if not other.correct:
+        return True
+    mine, theirs = one.meta.get("searches", 0), other.meta.get("searches", 0)
+    return mine < theirs if mine != theirs else other.think_tokens > WEB_THINKER_RATIO * one.think_tokens

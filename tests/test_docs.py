@@ -1,18 +1,17 @@
 """What the documents say is true: figures come from result files, examples run, named files exist."""
 
 import doctest
+import importlib
 import json
 import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 
 from laconic.recipes.source import load_recipe
-from laconic.rewards import REWARDS, Group
-from laconic.rewards.group import Array
-from laconic.rewards.registry import NonNegative, reward
+from laconic.rewards import REWARDS, Group, check
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -36,15 +35,19 @@ def test_figures_in_the_readme_come_from_result_files(monkeypatch):
         del sys.modules[module]
 
 
-def test_the_reward_of_the_guide_works():
-    names = {"np": np, "Group": Group, "Array": Array, "NonNegative": NonNegative, "reward": reward}
+def test_the_reward_of_the_guide_works(tmp_path, monkeypatch):
+    (tmp_path / "gentle.py").write_text(blocks(GUIDES / "add-a-reward.md", "python")[0])  # the reader types it
+    monkeypatch.syspath_prepend(str(tmp_path))
     try:
-        exec(blocks(GUIDES / "add-a-reward.md", "python")[0], names)  # the reader types it
-        test = doctest.DocTestParser().get_doctest(names["gentle_length"].__doc__, names, "guide", None, 0)
-        assert doctest.DocTestRunner().run(test) == doctest.TestResults(failed=0, attempted=1)
+        module = importlib.import_module("gentle")
+        assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=1)
+        entry = yaml.safe_load(blocks(GUIDES / "add-a-reward.md", "yaml")[0])["rewards"][0]
+        check(entry.pop("name"), entry)
         assert REWARDS["gentle_length"](Group.of([True, True], [10, 20]), slope=0.2).tolist() == [1.0, 0.8]
+        assert REWARDS["gentle_length"].documentation.missing == []
     finally:
         REWARDS.pop("gentle_length", None)
+        sys.modules.pop("gentle", None)
 
 
 def test_the_recipe_of_the_guide_is_legal(tmp_path):

