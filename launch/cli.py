@@ -1,4 +1,4 @@
-"""The `laconic` command: plan, run, report, list, doctor, schema.
+"""The `laconic` command: plan, run, report, list, score, doctor, schema.
 
 Exit codes: 0 done; 2 something the user can mend (one message, no traceback); 1 a stage or Laconic itself failed; 130
 interrupted.
@@ -118,13 +118,46 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="recipes, rewards, tasks, profiles or runs.")] = "recipes",
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One reward, to read all about it.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """List what there is to choose from, or what has been run."""
-    from laconic.launch.listing import listing
+    from laconic.launch.listing import print_listing
     from laconic.launch.text import console
 
-    console().print(listing(what, runs))
+    print_listing(console(), what, name, runs)
+
+
+@app.command()
+def score(
+    names: Annotated[str, typer.Argument(metavar="NAME[,NAME...]", help="Rewards; see `laconic list rewards`.")],
+    rollouts: Annotated[Path, typer.Argument(metavar="ROLLOUTS", help="JSON Lines: prompt_id, correct, length, ...")],
+    sets: Annotated[
+        list[str], typer.Option("--set", metavar="NAME.PARAM=VALUE", help="A parameter: hapo.length_weight=0.5.")
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per rollout, in the file's order.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="The rewards side by side: a table and a PNG.")] = False,
+    picture: Annotated[Path | None, typer.Option("--png", metavar="PATH", help="Reward against length.")] = None,
+    properties: Annotated[
+        Path | None, typer.Option("--properties-json", metavar="PATH", help="The rewards' properties on this file.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every prompt and rollout.")] = False,
+    advantages: Annotated[str, typer.Option("--advantages", metavar="KIND", help="grpo (TRL's) or paper.")] = "grpo",
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="MODULE:FUNCTION", help="An async judge, for rewards that need one."),
+    ] = None,
+    step: Annotated[int, typer.Option("--step", metavar="N", min=0, help="Training progress, for schedules.")] = 0,
+    total_steps: Annotated[int | None, typer.Option("--total-steps", metavar="N", min=1, help="Of the run.")] = None,
+) -> None:
+    """Say what rewards would do to a model: rewards, advantages and what length does, on a file of rollouts."""
+    from laconic.launch import score_command
+    from laconic.launch.text import console
+
+    asked = score_command.ScoreOptions(
+        names, rollouts, tuple(sets), as_json, compare, picture, properties, every, advantages, judge, step, total_steps
+    )
+    score_command.score(asked, console())
 
 
 @app.command()

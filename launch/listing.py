@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from laconic.launch.lines import short
@@ -29,25 +30,6 @@ def recipes() -> Table:
                 recipe.description or "",
             ]
             for path, recipe in loaded
-        ],
-    )
-
-
-def rewards() -> Table:
-    """The registered rewards, with the parameters a recipe may set and their defaults."""
-    from laconic.rewards import REWARDS
-
-    return table(
-        ["reward", "scope", "parameters", "paper", "about"],
-        [
-            [
-                name,
-                item.scope,
-                ", ".join(f"{p.name}={p.default}" for p in item.parameters.values()) or "-",
-                item.paper,
-                item.summary,
-            ]
-            for name, item in sorted(REWARDS.items())
         ],
     )
 
@@ -101,7 +83,6 @@ def _run(path: Path) -> list[str]:
 
 LISTINGS: dict[str, Callable[[Path], Table]] = {
     "recipes": lambda _: recipes(),
-    "rewards": lambda _: rewards(),
     "tasks": lambda _: tasks(),
     "profiles": lambda _: profiles(),
     "runs": runs,
@@ -109,14 +90,22 @@ LISTINGS: dict[str, Callable[[Path], Table]] = {
 """By the word that names it; each gets the runs folder."""
 
 
-def listing(what: str, runs_folder: Path) -> Table:
-    """The table of that name.
+def print_listing(out: Console, what: str, name: str | None, runs_folder: Path) -> None:
+    """Print the list of that name; with the name of a reward, all about this one.
 
     Raises:
-        RecipeError: there is no such list.
+        RecipeError: there is no such list or reward, or a name where only the list is.
     """
+    from laconic.launch import reward_listing
     from laconic.recipes.strict import suggest
 
-    if what not in LISTINGS:
-        raise RecipeError(f"laconic list {what}: no such list", cure=suggest(what, LISTINGS))
-    return LISTINGS[what](runs_folder)
+    if what != "rewards" and what not in LISTINGS:
+        raise RecipeError(f"laconic list {what}: no such list", cure=suggest(what, [*LISTINGS, "rewards"]))
+    if what == "rewards":
+        reward_listing.print_one(out, name) if name else reward_listing.print_all(out)
+    elif name is not None:
+        raise RecipeError(
+            f"laconic list {what} {name}: only rewards are listed one by one", cure=f"laconic list {what}"
+        )
+    else:
+        out.print(LISTINGS[what](runs_folder))

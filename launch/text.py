@@ -26,6 +26,16 @@ def _scaled(count: float) -> str:
     return f"{count:.0f} "
 
 
+def share(part: int, whole: int) -> str:
+    """A percentage that says 0 and 100 only where it is exactly that; ``-`` of nothing."""
+    if not whole:
+        return "-"
+    percent = round(100 * part / whole)
+    if part and not percent:
+        return "<1 %"
+    return ">99 %" if part < whole and percent == 100 else f"{percent} %"
+
+
 def seconds(duration: float) -> str:
     """``8.2 s``, ``3 min 07 s`` or ``2 h 05 min``."""
     if round(duration, 1) < 60:

@@ -18,13 +18,18 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file does not exist, or a line is not a JSON object (named by number).
     """
+    return (row for _, row in numbered_rows(path))
+
+
+def numbered_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Like `read_jsonl`, with the number of each row's line, from 1."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file", cure="check the path; it is relative to the current folder")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _parse(path, number, line)
+                yield number, _parse(path, number, line)
 
 
 def _parse(path: Path, number: int, line: str) -> dict[str, Any]:

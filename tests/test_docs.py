@@ -4,14 +4,18 @@ import doctest
 import importlib
 import json
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from laconic.launch.cli import app
 from laconic.recipes.source import load_recipe
-from laconic.rewards import REWARDS, Group, check
+from laconic.rewards import REWARDS, Group, check, compose
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -48,6 +52,28 @@ def test_the_reward_of_the_guide_works(tmp_path, monkeypatch):
     finally:
         REWARDS.pop("gentle_length", None)
         sys.modules.pop("gentle", None)
+
+
+@pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])
+def test_rewards_of_the_documents_are_legal(document):
+    entries = yaml.safe_load(blocks(ROOT / document, "yaml")[0])["rewards"]
+    assert len(entries) >= 2
+    for entry in entries:
+        compose(entry)
+
+
+def commands(document):
+    return [line.split("  #")[0] for block in blocks(ROOT / document, "bash") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])
+def test_scoring_the_example_works(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a picture would be written
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    found = [shlex.split(command)[1:] for command in commands(document) if "docs/examples/" in command]
+    assert found
+    for arguments in found:
+        assert CliRunner().invoke(app, arguments).exit_code == 0, arguments
 
 
 def test_the_recipe_of_the_guide_is_legal(tmp_path):

@@ -14,9 +14,10 @@ from laconic.data_gen.families import FAMILIES
 from laconic.launch.doctor import in_range, packages
 from laconic.launch.profiles import shipped_profiles
 from laconic.launch.report import headline_table, is_fresh
-from laconic.launch.text import console, number, seconds, size
+from laconic.launch.text import console, number, seconds, share, size
 from laconic.recipes.source import shipped
 from laconic.rewards import REWARDS
+from laconic.rewards.registry import CLAIMS
 
 
 def laconic(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -27,7 +28,6 @@ def laconic(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("rewards", set(REWARDS)),
         ("tasks", {*FAMILIES, "math", "exact"}),
         ("profiles", set(shipped_profiles())),
     ],
@@ -37,6 +37,51 @@ def test_lists_name_everything_there_is(what, names):
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()[1:]} == names
     assert "\x1b" not in done.stdout
+
+
+def test_rewards_are_listed_by_kind_in_a_hundred_columns():
+    done = laconic("list", "rewards")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "\x1b" not in done.stdout
+    blocks = done.stdout.split("\n\n")[:-1]
+    for kind, block in zip(("outcome", "length", "mode", "search"), blocks, strict=True):
+        heading, *lines = block.splitlines()
+        assert heading.split()[:2] == [kind, "reward"]
+        names = [line.split()[0] for line in lines if not line.startswith(" ")]
+        assert names == sorted(name for name, item in REWARDS.items() if item.kind == kind)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "hapo", "mash"])
+def test_one_reward_says_all_about_itself(name):
+    done = laconic("list", "rewards", name)
+    assert done.returncode == 0, done.stderr
+    prose, _, example = done.stdout.partition("\nexample\n")
+    reward, said = REWARDS[name], " ".join(done.stdout.split())
+    documented = reward.documentation
+    # Formulas and examples stand as they are written.
+    assert max(len(line) for line in prose.splitlines() if line.strip() not in documented.formula) <= 100
+    assert ">>> " in example
+    assert done.stdout.startswith(f"{name}: ")
+    for text in (documented.summary, documented.formula, documented.deviations, documented.gaming, documented.source):
+        assert " ".join(text.split()) in said
+    assert reward.paper in said
+    for parameter in reward.parameters.values():
+        unit = documented.arguments[parameter.name].unit
+        assert re.search(rf"^  {parameter.name} = .* \[{re.escape(unit)}\]; ", done.stdout, re.MULTILINE)
+        assert parameter.legal_values in said
+    assert f"history: {'yes' if reward.stateful else 'no'}" in said
+    assert all(f"column `{column}` (" in said for column in reward.needs)
+    assert said.count("not claimed: ") == len(CLAIMS) - len(reward.claims)
+
+
+def test_only_rewards_are_listed_one_by_one():
+    done = laconic("list", "recipes", "hapo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "only rewards" in done.stderr
+    done = laconic("list", "rewards", "hapoo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean hapo?" in done.stderr
 
 
 def test_shipped_recipes_are_listed():
@@ -118,6 +163,12 @@ def test_packages_come_from_our_own_metadata():
         (seconds(187), "3 min 07 s"),
         (seconds(3600 * 2 + 300), "2 h 05 min"),
         (seconds(59.97), "1 min 00 s"),
+        (share(1, 3), "33 %"),
+        (share(1, 1000), "<1 %"),
+        (share(999, 1000), ">99 %"),
+        (share(3, 3), "100 %"),
+        (share(0, 3), "0 %"),
+        (share(0, 0), "-"),
     ],
 )
 def test_numbers_as_people_write_them(written, expected):

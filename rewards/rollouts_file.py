@@ -1,0 +1,215 @@
+"""A file of rollouts as anyone may have written it: one JSON object each, read column by column and checked.
+
+A row has ``prompt_id``, ``correct``, ``length``, any column of `laconic.rewards.group.COLUMNS` under its name or an
+alias, and optionally ``step`` and ``task``. The ``rollouts.jsonl`` of Laconic's own stages is such a file too; there
+the further columns stand in ``meta``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import Any
+
+from laconic.rewards.columns import ALIASES, Column
+from laconic.rewards.errors import DataError
+from laconic.rewards.group import COLUMNS
+from laconic.rewards.jsonl import numbered_rows
+
+PROMPT_KEYS = ("prompt_id", *ALIASES["prompt_id"])
+_COUNTED = ("tokens", "searches", "steps", "actions")
+_TOO_LARGE = 1e300
+_SHARES = ("probability", "share")
+# Keys that mean something without being a column, so that none is taken for a misspelt one.
+_OTHER_KEYS = {"step", "task", "meta", "sample", "source", "seed", "answer_tokens", *PROMPT_KEYS}
+_KNOWN_KEYS = _OTHER_KEYS.union(*(column.keys for column in COLUMNS.values()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the file."""
+
+    path: Path
+    line: int
+    values: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """``file:line``, as messages name it."""
+        return f"{self.path}:{self.line}"
+
+    def find(self, keys: Sequence[str]) -> tuple[str, Any] | None:
+        """The first of these keys that the row or its ``meta`` has, with the value."""
+        for key in keys:
+            for values in (self.values, self._meta):
+                if key in values:
+                    return key, values[key]
+        return None
+
+    def has(self, column: Column) -> bool:
+        """Whether the row has the column, under any of its names."""
+        return self.find(column.keys) is not None or self._derived(column) is not None
+
+    def is_null(self, name: str) -> bool:
+        """Whether the column of that name is there and null."""
+        found = self.find(COLUMNS[name].keys)
+        return found is not None and found[1] is None
+
+    def value(self, column: Column) -> Any:
+        """The column's value, checked.
+
+        Raises:
+            DataError: a value of the wrong kind, a number that is not finite or out of range; file, line and key named.
+        """
+        found = self.find(column.keys)
+        if found is None:
+            return self._derived(column)
+        if not _fits(column, found[1]):
+            raise self.error(found[0], found[1], f"{_legal(column)}: {column.about}")
+        return found[1]
+
+    def error(self, key: str, value: Any, legal: str) -> DataError:
+        """The message for a value that cannot be."""
+        return DataError(f"{self.where}: {key} is {shortened(value)}", cure=f"make it {legal}")
+
+    def near(self, names: Iterable[str]) -> str | None:
+        """A key of the row that nobody knows and that looks like one of these names."""
+        unknown = [key for key in (*self.values, *self._meta) if key not in _KNOWN_KEYS]
+        close = [match for name in names for match in difflib.get_close_matches(name, unknown, n=1, cutoff=0.75)]
+        return close[0] if close else None
+
+    @property
+    def _meta(self) -> Mapping[str, Any]:
+        meta = self.values.get("meta")
+        return meta if isinstance(meta, dict) else {}
+
+    def _derived(self, column: Column) -> int | None:
+        if column.name != "searches":
+            return None
+        for name in ("queries", "retrieved"):
+            if self.find(COLUMNS[name].keys) is not None:
+                return len(self.value(COLUMNS[name]) or ())
+        return None
+
+
+@dataclass(frozen=True)
+class RolloutsFile:
+    """The rows of a file, in its order."""
+
+    path: Path
+    rows: tuple[Row, ...]
+
+    @property
+    def with_verdict(self) -> list[int]:
+        """Places of the rows with a verdict; ``"correct": null`` says that there is none."""
+        keys = COLUMNS["correct"].keys
+        return [at for at, row in enumerate(self.rows) if row.find(keys) != ("correct", None)]
+
+    def prompt_id(self, at: int) -> Any:
+        """The row's prompt as the file names it."""
+        found = self.rows[at].find(PROMPT_KEYS)
+        if found is None:
+            raise missing(self.rows[at], "prompt_id", "the problem that the rollout answers", PROMPT_KEYS)
+        if isinstance(found[1], bool) or not isinstance(found[1], str | int):
+            raise self.rows[at].error(*found, "a text or a whole number")
+        return found[1]
+
+    def step(self, at: int) -> int | None:
+        """The row's training step."""
+        value = self.rows[at].values.get("step")
+        if value is None and "step" not in self.rows[0].values:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.rows[at].error("step", value, "a whole number from 0 on, in every row or in none")
+        return value
+
+
+def read_file(path: str | os.PathLike[str]) -> RolloutsFile:
+    """Read the rows of a rollouts file.
+
+    Raises:
+        DataError: no such file, not JSON Lines, or nothing in it.
+    """
+    path = Path(path)
+    rows = tuple(Row(path, line, values) for line, values in numbered_rows(path))
+    if not rows:
+        raise DataError(f"{path}: no rollouts", cure="one JSON object per line, with prompt_id, correct, length, ...")
+    return RolloutsFile(path, rows)
+
+
+def lacking(column: Column, prompts: Collection[Sequence[Row]]) -> Row | None:
+    """The first row without the column; a problem's column may stand in any row of its prompt."""
+    if column.owner == "problem":
+        without = [rows[0] for rows in prompts if not any(row.has(column) for row in rows)]
+    else:
+        without = [row for rows in prompts for row in rows if not row.has(column)]
+    return min(without, key=lambda row: row.line, default=None)
+
+
+def missing(row: Row, name: str, about: str, keys: Sequence[str], *, who: str = "") -> DataError:
+    """The message for a key that is not there, with a misspelt one if the row has it."""
+    near = row.near(keys)
+    cure = f"did you mean this by {near!r}?" if near else f"give every row the key {' or '.join(map(repr, keys))}"
+    return DataError(f"{row.where}: no {name!r} ({about}){who}", cure=cure)
+
+
+def column_of(column: Column, rows: Sequence[Row]) -> Any:
+    """The column of one prompt's rows: a value per row, or the one value of a problem's column.
+
+    Raises:
+        DataError: a value is wrong, or the rows of a prompt disagree on what belongs to the problem.
+    """
+    if column.owner == "rollout":
+        return [row.value(column) for row in rows]
+    having = [row for row in rows if row.has(column)]
+    first = having[0].value(column)
+    for row in having[1:]:
+        if row.value(column) != first:
+            said = f"{column.name} is {shortened(row.value(column))} here and {shortened(first)} in line"
+            raise DataError(
+                f"{row.where}: {said} {having[0].line}", cure="rows of one prompt agree on what belongs to the problem"
+            )
+    return first
+
+
+def _fits(column: Column, value: Any) -> bool:
+    if column.unit == "bool":
+        return isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1))
+    if value is None:
+        return column.name != "length"
+    if column.unit == "text":
+        return isinstance(value, str)
+    if column.unit.startswith("list of lists"):
+        return isinstance(value, list) and all(_is_list(item, column.unit) for item in value)
+    if column.unit.startswith("list of"):
+        return _is_list(value, column.unit)
+    return _is_number(value) and _in_range(column.unit, value)
+
+
+def _is_list(value: Any, unit: str) -> bool:
+    kinds = {"list of token ids": int}.get(unit, str | int if unit.endswith("ids") else str)
+    return isinstance(value, list) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
+
+
+def _in_range(unit: str, value: float) -> bool:
+    if unit in _SHARES:
+        return 0 <= value <= 1
+    return value >= 0 or unit not in _COUNTED
+
+
+def _legal(column: Column) -> str:
+    if column.unit == "bool":
+        return "true or false"
+    if column.unit == "text" or column.unit.startswith("list"):
+        return f"a {column.unit}"
+    if column.unit in _SHARES:
+        return f"a {column.unit} between 0 and 1"
+    return f"a number of {column.unit}, at least 0" if column.unit in _COUNTED else "a finite number"

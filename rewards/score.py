@@ -1,0 +1,254 @@
+"""What rewards would say to a file of rollouts: read it, put it into groups and batches, run them in step order.
+
+::
+
+    table = arrange(read_file("rollouts.jsonl"), [Chosen("hapo", {"length_weight": 0.5})])
+    score = score_one(table, table.chosen[0])
+    table.joined(score.rewards)        # shape (rows of the file,), NaN where there is no reward
+
+`laconic score` prints this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from laconic.rewards import advantages
+from laconic.rewards.errors import DataError
+from laconic.rewards.group import COLUMNS, Array, Batch, Group, Progress
+from laconic.rewards.judge import Judge, verdicts
+from laconic.rewards.registry import Reward, abstentions_as_none, build, find
+from laconic.rewards.rollouts_file import RolloutsFile, Row, column_of, lacking, missing
+
+Kind: TypeAlias = Literal["grpo", "paper"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Of advantages: TRL's, or the paper's own."""
+_REQUIRED = ("correct", "length")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A reward by its name, with the parameters that are not to be the default."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reward(self) -> Reward:
+        """What the registry has under the name."""
+        return find(self.name)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns that it cannot do without; the one that a judge fills is one of them."""
+        reward = self.reward
+        filled = () if reward.judged is None else (reward.judged.column,)
+        return tuple(dict.fromkeys((*reward.needs, *filled)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A rollouts file as groups and batches, with the way back to its rows."""
+
+    file: RolloutsFile
+    chosen: tuple[Chosen, ...]
+    batches: tuple[Batch, ...]
+    """One per training step, in that order; one in all where the file knows no steps."""
+    places: tuple[tuple[Array, ...], ...]
+    """Per batch and group, which rows of the file its rollouts are."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers ought to know about the file."""
+
+    def siblings(self, at: int) -> list[Row]:
+        """The rows of one group with the row `at`, itself among them."""
+        inside = next(places for groups in self.places for places in groups if at in places)
+        return [self.file.rows[place] for place in inside]
+
+    def joined(self, values: Sequence[Array]) -> Array:
+        """One array of shape (N,) per batch as one of shape (rows of the file,); NaN for rows without a verdict."""
+        whole = np.full(len(self.file.rows), np.nan)
+        for places, part in zip(self.places, values, strict=True):
+            whole[np.concatenate(places)] = part
+        return whole
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one reward said; one array of shape (N,) per batch of the table."""
+
+    chosen: Chosen
+    batches: tuple[Batch, ...]
+    """As the reward saw them, with the judge's verdicts if there was one."""
+    rewards: tuple[Array, ...]
+    """NaN where the reward abstains."""
+    advantages: tuple[Array, ...]
+    """0 where the reward abstains."""
+
+
+def arrange(
+    file: RolloutsFile, chosen: Sequence[Chosen], *, progress: Progress | None = None, judge: Judge | None = None
+) -> Table:
+    """Put the rows into groups, by prompt, and batches, by step, with the columns that the rewards read.
+
+    Args:
+        file: The rows; those without a verdict are left out.
+        chosen: The rewards that are going to score.
+        progress: Of the training run; the step comes from the file where its rows have one.
+        judge: Asked by `score_one`, so that the columns it fills may be missing.
+
+    Raises:
+        DataError: a column that a reward needs is missing, a value is wrong, or no rollout has a verdict.
+    """
+    kept = file.with_verdict
+    if not kept:
+        raise DataError(f"{file.path}: no rollout has a verdict", cure="give the rows the key 'correct': true or false")
+    prompts: dict[tuple[int | None, str], list[int]] = {}
+    for at in kept:
+        prompts.setdefault((file.step(at), str(file.prompt_id(at))), []).append(at)
+    names, notes = _columns(
+        [[file.rows[at] for at in places] for places in prompts.values()], chosen, judge is not None
+    )
+    if left_out := len(file.rows) - len(kept):
+        notes = [f"{left_out} of {len(file.rows)} rollouts have no verdict (correct: null) and are left out", *notes]
+    steps = sorted({step for step, _ in prompts}, key=lambda step: step or 0)
+    inside = [{prompt: places for (at, prompt), places in prompts.items() if at == step} for step in steps]
+    return Table(
+        file,
+        tuple(chosen),
+        batches=tuple(
+            Batch(tuple(_group(file, prompt, places, names, moment) for prompt, places in groups.items()))
+            for moment, groups in zip(_moments(file, steps, progress), inside, strict=True)
+        ),
+        places=tuple(tuple(np.array(places) for places in groups.values()) for groups in inside),
+        notes=tuple(notes),
+    )
+
+
+def score_one(table: Table, chosen: Chosen, *, kind: Kind = "grpo", judge: Judge | None = None) -> Score:
+    """Run one reward over all batches of the table, its memory going with it.
+
+    Args:
+        table: From `arrange`, which must have known of the reward.
+        chosen: The reward.
+        kind: ``grpo`` for TRL's advantages; ``paper`` for the paper's own where it has its own.
+        judge: For a reward that needs one.
+
+    Raises:
+        DataError: the reward is not a finite number and does not say that it may abstain.
+    """
+    batches = table.batches
+    if judge is not None and chosen.reward.judged is not None:
+        batches = asyncio.run(_with_verdicts(table, chosen.reward, judge))
+    scorer = build(chosen.name, chosen.parameters)
+    rewards = tuple(np.asarray(scorer(batch), dtype=float) for batch in batches)
+    _refuse_odd_numbers(table, chosen, table.joined(rewards))
+    of = advantages.PAPER.get(chosen.reward.name, advantages.grpo) if kind == "paper" else advantages.grpo
+    found = (of(batch, values) for batch, values in zip(batches, rewards, strict=True))
+    return Score(chosen, batches, rewards, tuple(np.nan_to_num(values) for values in found))
+
+
+def as_rows(table: Table, scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """One JSON object per row of the file, in its order; null where there is no reward, advantage 0 there."""
+    rewards = {score.chosen.name: abstentions_as_none(table.joined(score.rewards)) for score in scores}
+    relative = {score.chosen.name: np.nan_to_num(table.joined(score.advantages)).tolist() for score in scores}
+    return [
+        {
+            "prompt_id": table.file.prompt_id(at),
+            "rewards": {name: values[at] for name, values in rewards.items()},
+            "advantages": {name: values[at] for name, values in relative.items()},
+        }
+        for at in range(len(table.file.rows))
+    ]
+
+
+def _moments(file: RolloutsFile, steps: Sequence[int | None], progress: Progress | None) -> list[Progress]:
+    given = progress or Progress()
+    if steps == [None]:
+        return [given]
+    if given.step:
+        raise DataError(f"{file.path}: the rows have steps of their own", cure="leave out --step, or the key 'step'")
+    return [Progress(step or 0, given.total) for step in steps]
+
+
+def _group(file: RolloutsFile, prompt: str, places: Sequence[int], names: Sequence[str], moment: Progress) -> Group:
+    rows = [file.rows[at] for at in places]
+    values = {name: column_of(COLUMNS[name], rows) for name in names}
+    task = rows[0].values.get("task")
+    if task is not None and not isinstance(task, str):
+        raise rows[0].error("task", task, "a text")
+    return Group.of(**values, problem_id=prompt, task=task, progress=moment)
+
+
+def _columns(
+    prompts: Sequence[Sequence[Row]], chosen: Sequence[Chosen], has_judge: bool
+) -> tuple[list[str], list[str]]:
+    """Names of the columns that are there and that somebody reads, and notes on those that are there in part."""
+    needed = {name: f"; reward {item.name} needs it" for item in chosen for name in item.needs}
+    needed |= {
+        item.reward.judged.column: f"; --judge can fill it for {item.name}" for item in chosen if item.reward.judged
+    }
+    needed |= dict.fromkeys(_REQUIRED, "")
+    used = [name for item in chosen for name in item.reward.uses]
+    filled = {item.reward.judged.column for item in chosen if item.reward.judged} if has_judge else set()
+    present, notes = [], []
+    for name in dict.fromkeys((*needed, "finished", *used)):
+        column = COLUMNS[name]
+        without = lacking(column, prompts)
+        if without is None:
+            present.append(name)
+        elif name in needed and name not in filled:
+            raise missing(without, name, f"{column.unit}: {column.about}", column.keys, who=needed[name])
+        elif any(row.has(column) for rows in prompts for row in rows):
+            notes.append(f"{name} is not used: only some rows have it ({without.where} does not)")
+        elif near := without.near(column.keys):
+            notes.append(f"nobody reads the key {near!r} ({without.where}); was {name!r} meant?")
+    return present, notes
+
+
+async def _with_verdicts(table: Table, reward: Reward, judge: Judge) -> tuple[Batch, ...]:
+    assert reward.judged is not None
+    asked = [[[table.file.rows[at] for at in places] for places in groups] for groups in table.places]
+    rows = [row for groups in asked for prompt in groups for row in _judge_rows(prompt)]
+    answers = iter(await verdicts(judge, reward.judged, rows))
+    column = COLUMNS[reward.judged.column]
+    return tuple(
+        Batch(
+            tuple(
+                dataclasses.replace(group, **{column.name: column.convert([next(answers) for _ in range(group.size)])})
+                for group in batch
+            )
+        )
+        for batch in table.batches
+    )
+
+
+def _judge_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What the judge is shown: every column the rows have, those of the problem too."""
+    shared = {
+        name: column_of(column, rows)
+        for name, column in COLUMNS.items()
+        if column.owner == "problem" and any(row.has(column) for row in rows)
+    }
+    own = [(name, column) for name, column in COLUMNS.items() if column.owner == "rollout"]
+    return [shared | {name: row.value(column) for name, column in own if row.has(column)} for row in rows]
+
+
+def _refuse_odd_numbers(table: Table, chosen: Chosen, values: Array) -> None:
+    kept = table.file.with_verdict
+    odd = [at for at in kept if np.isinf(values[at]) or (np.isnan(values[at]) and not chosen.reward.abstains)]
+    if not odd:
+        return
+    row = table.file.rows[odd[0]]
+    names = dict.fromkeys((*chosen.needs, *chosen.reward.uses))
+    # What is null in one row can spoil its siblings.
+    empty = [
+        f"{name!r} in line {other.line}" for name in names for other in table.siblings(odd[0]) if other.is_null(name)
+    ]
+    cure = f"give {empty[0]} a value; it is null" if empty else "look at the row's values and the parameters"
+    raise DataError(f"{row.where}: reward {chosen.name} is {values[odd[0]]}", cure=cure)
