@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -9,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from laconic.inference.engine import Sampling
 from laconic.recipes.strict import Count, StrictModel, mistake, raise_all, suggest
 from laconic.recipes.trainer_fields import check_trainer, fields, legal_keys
+from laconic.rewards.errors import RecipeError
 
 
 def _trainer(*kinds: str) -> Any:
@@ -99,25 +102,81 @@ class Teacher(StrictModel):
         return self
 
 
-class Reward(StrictModel):
-    """A registered reward; further keys are its parameters."""
+def _reward_schema(schema: dict[str, Any]) -> None:
+    """Add the keys that say when, how much and for whom a reward counts; all others are the reward's parameters."""
+    from laconic.rewards.compose import GATES
+    from laconic.rewards.schedule import Warmup
 
-    model_config = ConfigDict(extra="allow")
+    points = {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}}
+    gates = [
+        _object_schema(gate) | {"properties": {"kind": {"const": kind}} | _keywords(gate), "required": ["kind"]}
+        for kind, gate in GATES.items()
+    ]
+    schema["properties"] |= {
+        "warmup": _object_schema(Warmup),
+        "schedule": {"type": "object", "properties": {"steps": points, "share": points}, "additionalProperties": False},
+        "gate": {"anyOf": gates},
+        "tasks": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "times_correct": {"type": "boolean"},
+        "judge": {"type": "string", "pattern": "^[^:]+:.+$"},
+    }
+
+
+def _object_schema(wrapper: Callable[..., Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": _keywords(wrapper), "additionalProperties": False}
+
+
+def _keywords(wrapper: Callable[..., Any]) -> dict[str, Any]:
+    from laconic.rewards.parameters import Range, parameters_of
+
+    found = {}
+    for name, parameter in parameters_of(wrapper).items():
+        if isinstance(parameter.legal, tuple):
+            found[name] = {"enum": list(parameter.legal)}
+            continue
+        found[name] = {"type": {int: "integer", float: "number", bool: "boolean"}[parameter.kind]}
+        if isinstance(parameter.legal, Range):
+            ends = {"minimum": parameter.legal.low, "maximum": parameter.legal.high}
+            found[name] |= {key: end for key, end in ends.items() if math.isfinite(end)}
+    return found
+
+
+class Reward(StrictModel):
+    """A registered reward; further keys are its parameters, or say when and for whom it counts (`rewards.compose`)."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_reward_schema)
 
     name: str
     weight: float = 1.0
 
     @property
-    def params(self) -> dict[str, Any]:
-        """The parameters that the recipe sets."""
-        return dict(self.model_extra or {})
+    def entry(self) -> dict[str, Any]:
+        """All keys, as `laconic.rewards.compose` takes them."""
+        return {"name": self.name, "weight": self.weight, **(self.model_extra or {})}
 
     @model_validator(mode="after")
-    def _exists(self) -> Self:
-        from laconic.rewards import check
+    def _is_legal(self) -> Self:
+        from laconic.rewards.compose import check_entry
 
-        check(self.name, self.params)
+        check_entry(self.entry)
+        self._check_needs()
         return self
+
+    def _check_needs(self) -> None:
+        """Refuse a reward that looks at what the rollouts of a GRPO stage do not have."""
+        from laconic.rewards.group import COLUMNS, READ_FROM_COMPLETIONS
+        from laconic.rewards.registry import find
+
+        registered = find(self.name)
+        judged = {registered.judged.column} if registered.judged else set()
+        for name in registered.needs:
+            if COLUMNS[name].owner == "rollout" and name not in READ_FROM_COMPLETIONS | judged:
+                raise RecipeError(
+                    f"reward {self.name} needs {name!r} ({COLUMNS[name].about}), which the rollouts of a grpo stage "
+                    "do not have",
+                    cure="score rollouts that have it with `laconic score`, or train with `trl_reward` and a rollout "
+                    "function that returns it",
+                )
 
 
 class Aes(StrictModel):

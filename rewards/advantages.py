@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from laconic.rewards.group import Array, Batch
 
-__all__ = ["PAPER", "Estimator", "adapt_think", "dler", "dr_saf", "grpo", "rloo"]
+__all__ = ["PAPER", "Estimator", "dler", "dr_saf", "grpo", "paper", "rewards_themselves", "rloo"]
 
 Estimator: TypeAlias = Callable[[Batch, Array], Array]
 """A batch and its rewards in, advantages of shape (N,) out."""
@@ -99,8 +99,8 @@ def dr_saf(batch: Batch, rewards: Array) -> Array:
     return np.nan_to_num(_by_group(batch, rewards, _with_floor), nan=0.0)
 
 
-def adapt_think(batch: Batch, rewards: Array) -> Array:
-    """AdaptThink: the reward is the advantage; it already holds the reference model's accuracy as a baseline."""
+def rewards_themselves(batch: Batch, rewards: Array) -> Array:
+    """The reward is the advantage, as in AdaptThink and O1-Pruner, whose rewards hold a baseline already."""
     return np.nan_to_num(np.asarray(rewards, dtype=float), nan=0.0)
 
 
@@ -113,11 +113,28 @@ PAPER: Mapping[str, Estimator] = {
     "lc_r1": _centred,
     "s_grpo_early_exit": _centred,
     "gfpo": grpo,
-    "adapt_think": adapt_think,
+    "adapt_think": rewards_themselves,
+    "o1_pruner": rewards_themselves,
     "thinkless": _centred,
     "arm": partial(grpo, eps=1e-6),
+    # Dividing by the group's spread would undo its weights.
+    "bon_aware": _centred,
 }
 """The estimator that a reward's paper trains with, where it matters; `gfpo` abstains from the rollouts it drops."""
+
+
+def paper(name: str, batch: Batch, rewards: Array, parameters: Mapping[str, Any] | None = None) -> Array:
+    """Advantages by the estimator of a reward's own paper; GRPO's for a reward whose paper has no other.
+
+    Args:
+        name: Of the reward.
+        batch: The groups.
+        rewards: Shape (N,).
+        parameters: The reward's, as they were given: with ``as_released``, `dler` adds the released code's boost.
+    """
+    if name == "dler" and (parameters or {}).get("as_released"):
+        return dler(batch, rewards, boost=0.1)
+    return PAPER.get(name, grpo)(batch, rewards)
 
 
 def _with_floor(group: Array) -> Array:

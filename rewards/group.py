@@ -24,7 +24,7 @@ from laconic.rewards.columns import (
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Problem, Rollout
 
-__all__ = ["COLUMNS", "Array", "Batch", "Group", "Progress"]
+__all__ = ["COLUMNS", "READ_FROM_COMPLETIONS", "Array", "Batch", "Group", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,10 @@ class Group:
 
 COLUMNS = columns_of(Group)
 """Every column by name: what it means, whose it is, how it is read."""
+READ_FROM_COMPLETIONS = frozenset(
+    ("correct", "length", "finished", "think_length", "text", "ids", "answer", "well_formed", "mode", "label")
+)
+"""The columns that training fills for any completion; the others need a rollout function, a judge or the data set."""
 _ROLLOUT_COLUMNS = tuple(name for name, item in COLUMNS.items() if item.owner == "rollout")
 _PROBLEM_COLUMNS = tuple(name for name, item in COLUMNS.items() if item.owner == "problem")
 

@@ -16,8 +16,11 @@ from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.recipes.entry import Opened, run_stage
 from laconic.rewards.records import Problem
 from laconic.training import session
+from laconic.training.generations import ExactResume
+from laconic.training.group_scorer import GroupScorer
 from laconic.training.model import generation_config, load_tokenizer, lora_config
-from laconic.training.reward_adapter import GroupScorer, RewardAdapter
+from laconic.training.reward_adapter import RewardAdapter
+from laconic.training.reward_state import RewardState
 from laconic.training.rollouts import SampledRollouts, applicable
 from laconic.training.rows import prompt_dataset
 
@@ -37,17 +40,16 @@ def main(opened: Opened) -> dict[str, Any]:
         num_generations=arguments.num_generations,
         eos_ids=eos_ids(generation_config(opened.model_dir(), revision=opened.revision()), tokenizer),
     )
+    rewards = [RewardAdapter(spec.entry, scorer, log_raw=at == 0) for at, spec in enumerate(config.rewards)]
     trainer = GRPOTrainer(
         model=opened.model_dir(),
-        reward_funcs=[
-            RewardAdapter(spec.name, spec.params, scorer, log_raw=first)
-            for spec, first in zip(config.rewards, [True] + [False] * len(config.rewards), strict=False)
-        ],
+        reward_funcs=rewards,
         args=arguments,
         processing_class=tokenizer,
         train_dataset=prompt_dataset(problems),
         peft_config=lora_config(config.lora),
-        callbacks=session.callbacks(opened),
+        # The last of the session's callbacks seals a checkpoint, so the state of rewards has to be in it by then.
+        callbacks=[ExactResume(), RewardState(rewards), *session.callbacks(opened)],
         rollout_func=SampledRollouts(seed=arguments.seed) if applicable(arguments) else None,
     )
     return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}

@@ -1,148 +1,78 @@
 """Rewards as TRL reward callables that see whole groups, on any number of processes.
 
-TRL calls reward functions on each process with that process's rows, before it gathers, so the rollouts of one problem
-may be split over processes. Here the counts and verdicts of all processes are gathered first (a few numbers per
-rollout), rewards are computed on whole groups, and each process returns the part that is its own.
+Every process computes the rewards of the whole generation batch and returns the part that is its own; so rewards with
+memory remember the same on all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object
-from transformers import PreTrainedTokenizerBase
+from transformers import TrainerState
 
-from laconic.inference.trace import TraceReader
 from laconic.rewards import registry
-from laconic.rewards.answers import judge
-from laconic.rewards.errors import DataError
-from laconic.rewards.group import Group
-from laconic.rewards.records import Problem, Rollout
-
-
-@dataclass
-class _Batch:
-    """The generation batch of all processes, and which slice of it this process holds."""
-
-    key: Sequence[Any]
-    rollouts: list[Rollout]
-    mine: slice
-
-
-class GroupScorer:
-    """Reads, verifies and gathers the rollouts of one generation batch; shared by all rewards of a trainer.
-
-    Args:
-        problems: The training problems by id; the dataset carries ``problem_id``.
-        tokenizer: Decodes completions and finds where thinking ends.
-        eos_ids: Every token that can end a completion; None takes the tokenizer's one.
-        num_generations: Group size G.
-    """
-
-    def __init__(
-        self,
-        problems: Mapping[str, Problem],
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        num_generations: int,
-        eos_ids: Collection[int] | None = None,
-    ) -> None:
-        self.problems = dict(problems)
-        self.reader = TraceReader(tokenizer, eos_ids=eos_ids)
-        self.num_generations = num_generations
-        self._batch: _Batch | None = None
-
-    def batch(self, problem_id: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> _Batch:
-        """The whole generation batch. A collective call the first time it sees a batch, on every process alike."""
-        if self._batch is None or self._batch.key is not completion_ids:
-            local = [self._read(*item) for item in zip(problem_id, completion_ids, strict=True)]
-            parts = gather_object([local])
-            start = sum(len(part) for part in parts[: _rank()])
-            rollouts = [rollout for part in parts for rollout in part]
-            self._batch = _Batch(completion_ids, rollouts, slice(start, start + len(local)))
-        return self._batch
-
-    def groups(self, rollouts: Sequence[Rollout]) -> Iterator[Sequence[Rollout]]:
-        """Split a batch into its groups of G.
-
-        Raises:
-            DataError: the rollouts of a problem do not stand together in a multiple of G.
-        """
-        for problem_id, run in groupby(rollouts, key=lambda rollout: rollout.problem_id):
-            members = list(run)
-            if len(members) % self.num_generations:
-                raise DataError(
-                    f"problem {problem_id!r} has {len(members)} rollouts side by side in the generation batch, "
-                    f"which is no multiple of num_generations={self.num_generations}",
-                    cure="make the generation batch hold whole groups; `laconic plan` shows the arithmetic",
-                )
-            for start in range(0, len(members), self.num_generations):
-                yield members[start : start + self.num_generations]
-
-    def _read(self, problem_id: str, ids: Sequence[int]) -> Rollout:
-        problem = self.problems[problem_id]
-        trace = self.reader.read(ids)
-        verdict = judge(trace.answer_text, problem)
-        return Rollout(
-            problem_id=problem_id,
-            sample=0,
-            task=problem.task,
-            text=trace.text,
-            answer=verdict.answer,
-            correct=verdict.correct,
-            finished=bool(ids) and ids[-1] in self.reader.eos_ids,
-            tokens=trace.tokens,
-            think_tokens=trace.think_tokens,
-            answer_tokens=trace.answer_tokens,
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_batch": None}
+from laconic.rewards.compose import compose
+from laconic.rewards.group import Batch, Progress
+from laconic.rewards.records import Rollout
+from laconic.training.group_scorer import Generation, GroupScorer
 
 
 class RewardAdapter:
-    """One registered reward as a TRL reward callable.
+    """One entry of a recipe's ``rewards:`` list as a TRL reward callable.
 
-    Rows whose gold answer cannot be checked get None, so TRL leaves them out of the baseline. Accuracy and lengths
-    are logged as metrics of their own (``raw/...``), apart from the shaped reward.
+    Rows whose gold answer cannot be checked get None, so TRL leaves them out of the baseline; so do rows from which
+    the reward abstains. Accuracy and lengths are logged as metrics of their own (``raw/...``), apart from the shaped
+    reward.
 
     Args:
-        name: Registered name; TRL logs the reward under it.
-        parameters: The reward's parameters.
+        entry: The reward's name and parameters, and when and for whom it counts; see `laconic.rewards.compose`. Its
+            weight is TRL's to apply.
         scorer: Shared between the adapters of one trainer.
         log_raw: Log the ``raw/...`` metrics; one adapter of a trainer does.
     """
 
-    def __init__(self, name: str, parameters: Mapping[str, Any], scorer: GroupScorer, *, log_raw: bool = False) -> None:
-        self.__name__ = name
+    def __init__(self, entry: Mapping[str, Any], scorer: GroupScorer, *, log_raw: bool = False) -> None:
+        self.__name__ = entry["name"]
         self.scorer = scorer
         self.log_raw = log_raw
-        self._reward = registry.build(name, parameters)
+        self._reward = compose(entry)
+        self._judge = scorer.serve(entry)
+        self._judged = registry.find(entry["name"]).judged
 
     def __call__(
         self,
         *,
         completion_ids: list[list[int]],
         problem_id: list[str],
+        trainer_state: TrainerState | None = None,
         log_metric: Callable[[str, float], None] | None = None,
-        **_: Any,
+        **carried: Any,
     ) -> list[float | None]:
         """Rewards of this process's rows, in order."""
-        batch = self.scorer.batch(problem_id, completion_ids)
+        progress = Progress(trainer_state.global_step, trainer_state.max_steps) if trainer_state else Progress()
+        generation = self.scorer.generation(problem_id, completion_ids, progress, carried)
         if self.log_raw and log_metric is not None:
-            for metric, value in raw_metrics(batch.rollouts).items():
+            for metric, value in raw_metrics(generation.rollouts).items():
                 log_metric(metric, value)
-        rewards = [value for group in self.scorer.groups(batch.rollouts) for value in self._score(group)]
-        return rewards[batch.mine]
+        rewards = np.full(len(generation.rollouts), np.nan)
+        if generation.batch.groups:
+            rewards[generation.checked] = self._reward(self._batch(generation))
+        return registry.abstentions_as_none(rewards[generation.mine])
 
-    def _score(self, group: Sequence[Rollout]) -> list[float | None]:
-        if any(rollout.correct is None for rollout in group):
-            return [None] * len(group)
-        return self._reward(Group.from_rollouts(group)).tolist()
+    def state_dict(self) -> dict[str, Any]:
+        """The reward's memory, the same on every process; {} without one."""
+        return self._reward.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a memory."""
+        self._reward.load_state_dict(state)
+
+    def _batch(self, generation: Generation) -> Batch:
+        if self._judge is None:
+            return generation.batch
+        return generation.judged(self._judge, self._judged.column)
 
 
 def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -161,9 +91,3 @@ def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     if not correct.all():
         metrics["raw/tokens_wrong"] = tokens[~correct].mean()
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _rank() -> int:
-    from accelerate import PartialState
-
-    return PartialState().process_index

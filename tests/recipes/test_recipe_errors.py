@@ -99,7 +99,22 @@ CASES = {
     "reward parameter": (
         ("alpha: 0.2}", "alpa: 0.2}"),
         17,
-        "stages[4].rewards[0]: reward efficient_reasoning: unknown parameter 'alpa'",
+        "stages[4].rewards[0]: reward efficient_reasoning: unknown key 'alpa'",
+    ),
+    "reward that counts from when": (
+        ("alpha: 0.2}", "warmup: {steps: 0}}"),
+        17,
+        "stages[4].rewards[0]: reward efficient_reasoning: warmup.steps is 0",
+    ),
+    "reward behind an unknown gate": (
+        ("alpha: 0.2}", "gate: {kind: runing_best}}"),
+        17,
+        "stages[4].rewards[0]: reward efficient_reasoning: gate.kind is 'runing_best'",
+    ),
+    "a search reward where nothing searches": (
+        ("{name: efficient_reasoning, alpha: 0.2}", "{name: mash}"),
+        17,
+        "stages[4].rewards[0]: reward mash needs 'searches'",
     ),
     "no rewards": (
         ("[{name: efficient_reasoning, alpha: 0.2}]", "[]"),

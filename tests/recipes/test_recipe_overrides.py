@@ -12,7 +12,7 @@ def test_values_are_read_as_yaml(chain):
         overrides=["sft.trainer.learning_rate=1e-6", "grpo.rewards[0].alpha=0.4", "eval.models=[sft, grpo]", "seed=9"],
     )
     assert recipe.stage("sft").trainer["learning_rate"] == 1e-6
-    assert recipe.stage("grpo").rewards[0].params == {"alpha": 0.4}
+    assert recipe.stage("grpo").rewards[0].entry["alpha"] == 0.4
     assert recipe.stage("eval").models == ("sft", "grpo")
     assert recipe.seed == 9
 
@@ -48,7 +48,7 @@ def test_overlay_changes_values_and_the_name(chain):
     assert recipe.name == "chain-tiny"
     assert recipe.problems.train == 64
     assert recipe.stage("sft").trainer["max_steps"] == 2
-    assert recipe.stage("grpo").rewards[0].params == {"alpha": 0.5}
+    assert recipe.stage("grpo").rewards[0].entry["alpha"] == 0.5
 
 
 def test_overrides_come_after_overlays(chain):

@@ -5,6 +5,7 @@ import pytest
 from laconic.inference.engine import Sampling
 from laconic.recipes.schema import Recipe, json_schema
 from laconic.recipes.source import load_recipe
+from laconic.rewards.compose import RESERVED
 
 
 def test_defaults_are_inherited_key_by_key_and_the_stage_wins(chain):
@@ -44,9 +45,17 @@ def test_name_defaults_to_kind_and_models_are_frozen(chain):
         recipe.seed = 4
 
 
-def test_rewards_keep_their_parameters_apart(chain):
-    reward = load_recipe(chain).stage("grpo").rewards[0]
-    assert (reward.name, reward.weight, reward.params) == ("efficient_reasoning", 1.0, {"alpha": 0.2})
+def test_a_reward_is_handed_on_with_all_its_keys(chain):
+    written = "{name: hapo, shape: linear, gate: {kind: running_best}, schedule: {share: [[0, 1], [1, 0.5]]}}"
+    recipe = load_recipe(chain, overrides=[f"grpo.rewards=[{written}]"])
+    assert recipe.stage("grpo").rewards[0].entry == {
+        "name": "hapo",
+        "weight": 1.0,
+        "shape": "linear",
+        "gate": {"kind": "running_best"},
+        "schedule": {"share": [[0, 1], [1, 0.5]]},
+    }
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 def test_rows_follow_keep(chain):
@@ -62,6 +71,16 @@ def test_json_schema_lists_the_legal_trainer_keys_of_each_stage():
     assert "output_dir" not in sft["properties"]
     assert "num_generations" in definitions["GrpoStage"]["properties"]["trainer"]["properties"]
     assert "num_generations" not in sft["properties"]
+
+
+def test_json_schema_knows_when_and_for_whom_a_reward_counts():
+    reward = json_schema()["$defs"]["Reward"]
+    assert set(reward["properties"]) == RESERVED
+    assert reward["properties"]["warmup"]["properties"]["shape"] == {"enum": ["step", "linear"]}
+    assert reward["properties"]["gate"]["anyOf"][0]["properties"] == {
+        "kind": {"const": "running_best"},
+        "tolerance": {"type": "number", "minimum": 0.0, "maximum": 1.0},
+    }
 
 
 def test_json_schema_knows_every_stage_kind():

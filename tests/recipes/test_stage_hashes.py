@@ -46,6 +46,7 @@ def test_resolving_twice_gives_the_same_hashes(planned):
     [
         ("eval.samples=3", {"eval"}),
         ("grpo.rewards[0].alpha=0.3", {"grpo", "eval"}),
+        ("grpo.rewards[0].warmup={steps: 5}", {"grpo", "eval"}),
         ("dpo.trainer.beta=0.2", {"dpo", "grpo", "eval"}),
         ("sft.trainer.learning_rate=1e-3", {"sft", "pairs", "dpo", "grpo", "eval"}),
         ("teach.limit=10", {"teach", "sft", "pairs", "dpo", "grpo", "eval"}),

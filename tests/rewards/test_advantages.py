@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.rewards import REWARDS, Batch, Group
-from laconic.rewards.advantages import PAPER, dler, dr_saf, grpo, rloo
+from laconic.rewards.advantages import PAPER, dler, dr_saf, grpo, paper, rloo
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "length_rewards.json").read_text())
 
@@ -39,6 +39,18 @@ def test_dler(case):
     boost = case["params"]["correct_sample_advantage_boost_value"]
     np.testing.assert_allclose(PAPER["dler"](batch, rewards), expected["advantage"], atol=1e-4)
     np.testing.assert_allclose(dler(batch, rewards, boost=boost), expected["advantage_after_boost"], atol=1e-4)
+    released = paper("dler", batch, rewards, {"as_released": True})
+    np.testing.assert_allclose(released, expected["advantage_after_boost"], atol=1e-4)
+
+
+def test_weights_that_a_division_by_the_spread_would_undo():
+    """One right of four, at different weights: GRPO's advantages are the same, those of the paper are not."""
+    batch = batch_of(4)
+    light, heavy = (np.array([weight, 0.0, 0.0, 0.0]) for weight in (1.0, 2.0))
+    np.testing.assert_allclose(grpo(batch, light, eps=0.0), grpo(batch, heavy, eps=0.0))
+    np.testing.assert_allclose(2 * paper("bon_aware", batch, light), paper("bon_aware", batch, heavy))
+    np.testing.assert_array_equal(paper("o1_pruner", batch, heavy), heavy)
+    np.testing.assert_array_equal(paper("kimi_length", batch, heavy), grpo(batch, heavy))
 
 
 @pytest.mark.parametrize("case", cases("dr_saf"))

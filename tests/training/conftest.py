@@ -45,6 +45,32 @@ stages:
     batch_size: 20
     rewards: [{name: shorter_better, length_weight: 0.1}, {name: accuracy, weight: 0.5}]
     trainer: {learning_rate: 1.0e-3, num_generations: 4, max_completion_length: 16, per_device_train_batch_size: 5}
+  # Knows its ten problems by heart, so that there are right answers to remember.
+  - kind: sft
+    name: school
+    model: base
+    data: teach
+    batch_size: 32
+    trainer: {learning_rate: 1.0e-2, per_device_train_batch_size: 32, max_steps: 50}
+  - kind: grpo
+    name: memory
+    model: school
+    # Two generations per epoch, each for two optimiser steps: a save at step 3 falls inside one.
+    limit: 10
+    batch_size: 20
+    rewards:
+      - {name: hapo}
+      - {name: short_rl, length_tolerance: 1}
+      - {name: a_dlp, initial_lambda: 0.1, learning_rate: 0.1}
+      - {name: shorter_better, length_weight: 0.1, gate: {kind: adaptive, start: 0.5, rate: 0.5, target: 0.2}}
+    trainer:
+      learning_rate: 1.0e-3
+      num_generations: 4
+      num_iterations: 2
+      max_completion_length: 16
+      per_device_train_batch_size: 5
+      max_steps: 8
+      save_total_limit: 3
 """
 
 

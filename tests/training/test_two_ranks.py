@@ -19,9 +19,13 @@ def test_rewards_of_groups_split_over_ranks(tmp_path, monkeypatch):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*torchrun, str(script), str(tmp_path)], check=True, capture_output=True, timeout=300)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    monkeypatch.syspath_prepend(CHILD)
     module = runpy.run_path(str(script))
     alone = module["rewards"](0, 1)
-    for name in module["NAMES"]:
+    assert first["memory"] == second["memory"] == alone["memory"]
+    assert alone["memory"]["hapo"]["history"]
+    assert alone["memory"]["shorter_better"]["weight"] != 1.0
+    for name in (entry["name"] for entry in module["ENTRIES"]):
         one, two = first[name], second[name]
         assert [*one[:6], *two[:6], *one[6:], *two[6:]] == alone[name]
         assert len(set(alone[name])) > 2 or name == "accuracy"

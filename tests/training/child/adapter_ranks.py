@@ -11,9 +11,17 @@ from accelerate import PartialState
 
 from laconic.rewards.records import Problem
 from laconic.training import scratch
-from laconic.training.reward_adapter import GroupScorer, RewardAdapter
+from laconic.training.group_scorer import GroupScorer
+from laconic.training.reward_adapter import RewardAdapter
 
-NAMES = ("accuracy", "efficient_reasoning", "shorter_better", "kimi_length")
+ENTRIES = (
+    {"name": "accuracy"},
+    {"name": "efficient_reasoning"},
+    {"name": "shorter_better", "gate": {"kind": "adaptive", "start": 1.0, "rate": 0.5}},
+    {"name": "kimi_length"},
+    {"name": "hapo"},
+    {"name": "concise_rl", "judge": "judges:by_thinking"},
+)
 PROBLEMS = {
     "a": Problem(id="a", prompt="3 + 4 =", answer="7", task="chain_sum"),
     "b": Problem(id="b", prompt="4 + 4 =", answer="8", task="chain_sum"),
@@ -35,11 +43,11 @@ BATCHES = (
 
 
 def rewards(process: int, processes: int) -> dict[str, list]:
-    """By reward: what a process with its share of the rows gets for each batch; by metric: what it logs."""
+    """By reward: what a process with its share of the rows gets for each batch; by metric: what it logs; memories."""
     tokenizer = scratch.symbolic_tokenizer(["3", "4", "7", "8", "+", "="])
     scorer = GroupScorer(PROBLEMS, tokenizer, num_generations=4)
-    adapters = {name: RewardAdapter(name, {}, scorer, log_raw=name == NAMES[0]) for name in NAMES}
-    found = {name: [] for name in NAMES}
+    adapters = {entry["name"]: RewardAdapter(entry, scorer, log_raw=entry is ENTRIES[0]) for entry in ENTRIES}
+    found = {name: [] for name in adapters}
     for groups in BATCHES:
         rows = [(problem, text) for problem, texts in groups for text in texts]
         share = len(rows) // processes
@@ -48,7 +56,7 @@ def rewards(process: int, processes: int) -> dict[str, list]:
         for name, adapter in adapters.items():
             given = {"completion_ids": ids, "problem_id": problems}
             found[name] += adapter(**given, log_metric=lambda key, value: found.setdefault(key, []).append(value))
-    return found
+    return found | {"memory": {name: adapter.state_dict() for name, adapter in adapters.items()}}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,220 @@
+"""The rollouts of one generation as whole groups, read and verified where they are, gathered from all processes.
+
+TRL calls reward functions on each process with that process's rows, before it gathers, so the rollouts of one problem
+may be split over processes. Here each process reads, verifies and (where a reward has a judge) asks about its own
+rows, and one gather per generation makes the groups whole on every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress, groupby
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from laconic.inference.trace import TraceReader
+from laconic.rewards import outcome, registry
+from laconic.rewards.answers import judge
+from laconic.rewards.compose import judge_of
+from laconic.rewards.errors import DataError
+from laconic.rewards.group import COLUMNS, READ_FROM_COMPLETIONS, Array, Batch, Group, Progress
+from laconic.rewards.judge import Judge, Judged, Row, verdicts
+from laconic.rewards.mode.reading import label_of, mode_of
+from laconic.rewards.records import Problem, Rollout
+
+
+def _well_formed(text: str) -> bool:
+    return bool(outcome.format(Group.of([True], [0], text=[text]))[0])
+
+
+_READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {"mode": mode_of, "label": label_of, "well_formed": _well_formed}
+"""Columns that take a look at the text; they are filled for rewards that ask for them."""
+_CARRIED = {name for name, item in COLUMNS.items() if item.owner == "rollout"} - {*READ_FROM_COMPLETIONS, "budget"}
+"""Columns that only the maker of the rollouts knows (`searches`, `queries`, ...)."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The rollouts of one generation over all processes."""
+
+    key: Sequence[Any]
+    rollouts: list[Rollout]
+    batch: Batch
+    """The groups whose gold answer can be checked."""
+    checked: Array
+    """bool, shape (N,): which rollouts those are."""
+    verdicts: Array
+    """What each judge said, shape (N, judges); NaN where its answer could not be read."""
+    mine: slice
+    """The rollouts of this process."""
+
+    def judged(self, number: int, column: str) -> Batch:
+        """The batch with the verdicts of one judge as a column."""
+        parts = self.batch.split(self.verdicts[self.checked, number])
+        pairs = zip(self.batch, parts, strict=True)
+        return Batch(tuple(dataclasses.replace(group, **{column: part}) for group, part in pairs))
+
+
+class GroupScorer:
+    """Reads, verifies and gathers the rollouts of one generation batch; shared by all rewards of a trainer.
+
+    Args:
+        problems: The training problems by id; the dataset carries ``problem_id``. The columns that a problem has are
+            taken from its ``meta`` by name (``golds``, ``reference_accuracy``); a ``budget`` there is its rollouts'.
+        tokenizer: Decodes completions and finds where thinking ends.
+        eos_ids: Every token that can end a completion; None takes the tokenizer's one.
+        num_generations: Group size G.
+    """
+
+    def __init__(
+        self,
+        problems: Mapping[str, Problem],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_generations: int,
+        eos_ids: Collection[int] | None = None,
+    ) -> None:
+        self.problems = dict(problems)
+        self.reader = TraceReader(tokenizer, eos_ids=eos_ids)
+        self.num_generations = num_generations
+        self._columns: set[str] = set()
+        self._judges: list[tuple[Judge, Judged]] = []
+        self._generation: Generation | None = None
+        self._runner: asyncio.Runner | None = None
+
+    def serve(self, entry: Mapping[str, Any]) -> int | None:
+        """Gather what a reward needs from now on; returns its judge's number, None without one."""
+        registered = registry.find(entry["name"])
+        self._columns |= {*registered.needs, *registered.uses}
+        asked = judge_of(entry)
+        if asked is None:
+            return None
+        self._judges.append(asked)
+        return len(self._judges) - 1
+
+    def generation(
+        self,
+        problem_id: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        progress: Progress,
+        carried: Mapping[str, Any],
+    ) -> Generation:
+        """The whole generation batch. A collective call the first time it sees a batch, on every process alike.
+
+        Args:
+            problem_id: Of each of this process's rows.
+            completion_ids: Their generated token ids; one list object per batch, by which the batch is known again.
+            progress: Of the training run.
+            carried: What else TRL hands on about the rows, by name; columns that a rollout function returned are kept.
+        """
+        if self._generation is None or self._generation.key is not completion_ids:
+            kept = {name: values for name, values in carried.items() if name in _CARRIED}
+            extra = [{name: values[row] for name, values in kept.items()} for row in range(len(problem_id))]
+            local = [self._read(*row) for row in zip(problem_id, completion_ids, extra, strict=True)]
+            parts = gather_object([list(zip(local, self._ask(local), strict=True))])
+            start = sum(len(part) for part in parts[: PartialState().process_index])
+            rows = [row for part in parts for row in part]
+            self._generation = self._assemble(completion_ids, rows, slice(start, start + len(local)), progress)
+        return self._generation
+
+    def groups(self, rollouts: Sequence[Rollout]) -> Iterator[Sequence[Rollout]]:
+        """Split a batch into its groups of G.
+
+        Raises:
+            DataError: the rollouts of a problem do not stand together in a multiple of G.
+        """
+        for problem_id, run in groupby(rollouts, key=lambda rollout: rollout.problem_id):
+            members = list(run)
+            if len(members) % self.num_generations:
+                raise DataError(
+                    f"problem {problem_id!r} has {len(members)} rollouts side by side in the generation batch, "
+                    f"which is no multiple of num_generations={self.num_generations}",
+                    cure="make the generation batch hold whole groups; `laconic plan` shows the arithmetic",
+                )
+            for start in range(0, len(members), self.num_generations):
+                yield members[start : start + self.num_generations]
+
+    def _assemble(
+        self, key: Sequence[Any], rows: Sequence[tuple[Rollout, Sequence[float]]], mine: slice, progress: Progress
+    ) -> Generation:
+        rollouts = [rollout for rollout, _ in rows]
+        groups = list(self.groups(rollouts))
+        known = [all(rollout.correct is not None for rollout in group) for group in groups]
+        return Generation(
+            key=key,
+            rollouts=rollouts,
+            batch=Batch.of(
+                *(
+                    Group.from_rollouts(group, self.problems[group[0].problem_id], progress=progress)
+                    for group in compress(groups, known)
+                )
+            ),
+            checked=np.repeat(known, [len(group) for group in groups]),
+            verdicts=np.array([said for _, said in rows], dtype=float),
+            mine=mine,
+        )
+
+    def _read(self, problem_id: str, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout:
+        problem = self.problems[problem_id]
+        trace = self.reader.read(ids)
+        verdict = judge(trace.answer_text, problem)
+        return Rollout(
+            problem_id=problem_id,
+            sample=0,
+            task=problem.task,
+            text=trace.text,
+            answer=verdict.answer,
+            correct=verdict.correct,
+            finished=bool(ids) and ids[-1] in self.reader.eos_ids,
+            tokens=trace.tokens,
+            think_tokens=trace.think_tokens,
+            answer_tokens=trace.answer_tokens,
+            meta={**carried, **self._further_columns(problem, trace.text, ids)},
+        )
+
+    def _further_columns(self, problem: Problem, text: str, ids: Sequence[int]) -> dict[str, Any]:
+        columns = {name: read(text) for name, read in _READ_FROM_TEXT.items() if name in self._columns}
+        if "ids" in self._columns:
+            columns["ids"] = list(ids)
+        if "budget" in problem.meta:
+            columns["budget"] = problem.meta["budget"]
+        return columns
+
+    def _ask(self, rollouts: Sequence[Rollout]) -> list[list[float | None]]:
+        """What each judge says about this process's rollouts: one row per rollout, one entry per judge."""
+        if not self._judges:
+            return [[] for _ in rollouts]
+        asked = [index for index, rollout in enumerate(rollouts) if rollout.correct is not None]
+        rows = [_row(rollouts[index], self.problems[rollouts[index].problem_id]) for index in asked]
+        # One event loop for all batches: a client that a judge keeps between calls belongs to the loop it began in.
+        self._runner = self._runner or asyncio.Runner()
+        answers = self._runner.run(_ask_all(self._judges, rows))
+        said: list[list[float | None]] = [[None] * len(self._judges) for _ in rollouts]
+        for index, *row in zip(asked, *answers, strict=True):
+            said[index] = row
+        return said
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_generation": None, "_runner": None}
+
+
+async def _ask_all(judges: Sequence[tuple[Judge, Judged]], rows: Sequence[Row]) -> list[list[float | None]]:
+    return await asyncio.gather(*(verdicts(ask, judged, rows) for ask, judged in judges))
+
+
+def _row(rollout: Rollout, problem: Problem) -> Row:
+    """A rollout as judges see it."""
+    group = Group.from_rollouts([rollout], problem)
+    columns = {name: getattr(group, name) for name in COLUMNS}
+    return {
+        name: value[0] if COLUMNS[name].owner == "rollout" else value
+        for name, value in columns.items()
+        if value is not None
+    }
