@@ -18,6 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.dev
+	$(BIN)/python bench/rewards.py --write
 	$(BIN)/python bench/quickstart_seeds.py
 
 $(VENV)/bin/python:

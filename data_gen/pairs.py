@@ -40,6 +40,8 @@ def _pairing(*, needs: str) -> Callable[[Callable[[list[Rollout]], list[Pair]]],
                 {"problem_id": problem.id, "prompt": problem.prompt, "chosen": chosen.text, "rejected": rejected.text}
                 for problem, group in by_problem(rollouts, problems)
                 for chosen, rejected in pair(group)
+                # Two samples may say the same and differ in what is not text, such as their searches.
+                if chosen.text != rejected.text
             ]
 
         PAIRINGS[pair.__name__], NEEDS[pair.__name__] = build, needs
@@ -126,13 +128,30 @@ def web_thinker(group: list[Rollout]) -> list[Pair]:
 def prefers(one: Rollout, other: Rollout) -> bool:
     """Whether WebThinker's criteria put `one` above `other`.
 
-    A correct rollout beats a wrong one. Of two correct ones the one with fewer executed searches wins
-    (``meta["searches"]``; none where it does not say), and at equal searches the other must have thought more than
-    `WEB_THINKER_RATIO` times as long. A rollout that could not be verified neither wins nor loses.
+    A correct rollout beats a wrong one. Of two correct ones the one with fewer executed searches wins (see
+    `executed_searches`), and at equal searches the other must have thought more than `WEB_THINKER_RATIO` times as long;
+    nothing is known of two whose searches are unknown, and no ratio can be taken with a rollout that has no thinking. A
+    rollout that could not be verified neither wins nor loses.
     """
     if not one.correct or other.correct is None:
         return False
     if not other.correct:
         return True
-    mine, theirs = one.meta.get("searches", 0), other.meta.get("searches", 0)
-    return mine < theirs if mine != theirs else other.think_tokens > WEB_THINKER_RATIO * one.think_tokens
+    mine, theirs = executed_searches(one), executed_searches(other)
+    if mine is None or theirs is None:
+        return False
+    if mine != theirs:
+        return mine < theirs
+    return 0 < WEB_THINKER_RATIO * one.think_tokens < other.think_tokens
+
+
+def executed_searches(rollout: Rollout) -> int | None:
+    """How many searches a rollout executed: ``meta["searches"]``, else how many `queries` or `retrieved` lists it has.
+
+    None if that is null: somebody meant to count and could not. A rollout that says nothing about searching made none.
+    """
+    meta = rollout.meta
+    if "searches" in meta:
+        return meta["searches"]
+    listed = next((meta[name] for name in ("queries", "retrieved") if name in meta), ())
+    return None if listed is None else len(listed)

@@ -131,7 +131,14 @@ def list_(
 @app.command()
 def score(
     names: Annotated[str, typer.Argument(metavar="NAME[,NAME...]", help="Rewards; see `laconic list rewards`.")],
-    rollouts: Annotated[Path, typer.Argument(metavar="ROLLOUTS", help="JSON Lines: prompt_id, correct, length, ...")],
+    rollouts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ROLLOUTS",
+            help="JSON Lines: prompt_id, correct, length, what the rewards read; rows with a step (0, 1, ...) are "
+            "scored step by step, which gives rewards with history theirs.",
+        ),
+    ],
     sets: Annotated[
         list[str], typer.Option("--set", metavar="NAME.PARAM=VALUE", help="A parameter: hapo.length_weight=0.5.")
     ] = [],  # noqa: B006

@@ -8,27 +8,31 @@ from typing import get_args
 
 from rich.console import Console
 
-from laconic.launch.text import table
 from laconic.rewards.description import claims, default, looks_at, needs
 from laconic.rewards.registry import REWARDS, Kind, Reward, find
 
 _WIDEST = 100
-_INDENT = "  "
+_INDENT, _DEEP = "  ", "    "
+_MORE = "`laconic list rewards NAME` has the formula, the parameters, what it needs and how it can be gamed."
 
 
 def print_all(out: Console) -> None:
-    """One table per kind of reward."""
+    """The rewards by kind: a line of facts, and below it what the reward does."""
+    width = min(out.width, _WIDEST)
+    names, sights = max(map(len, REWARDS)) + 2, max(len(_sights(item)) for item in REWARDS.values()) + 2
     for kind in get_args(Kind):
-        listed = [item for _, item in sorted(REWARDS.items()) if item.kind == kind]
-        made = table(
-            [f"{kind} reward", "looks at", "paper", "what it does"],
-            [[item.name, ", ".join(looks_at(item)), item.paper, item.summary.replace("``", "")] for item in listed],
-        )
-        made.columns[0].width, made.columns[0].no_wrap = max(map(len, REWARDS)), True
-        made.columns[1].width, made.columns[2].width = 9, 16
-        out.print(made, width=min(out.width, _WIDEST))
+        out.print(f"{f'{kind} reward':<{names}}{'looks at':<{sights}}paper", style="bold")
+        for _, item in sorted(REWARDS.items()):
+            if item.kind == kind:
+                print(f"{item.name:<{names}}{_sights(item):<{sights}}{item.paper}")
+                does = item.summary.replace("``", "")
+                print(textwrap.fill(does, width, initial_indent=_DEEP, subsequent_indent=_DEEP))
         print()
-    print("`laconic list rewards NAME` has the formula, the parameters, what it needs and how it can be gamed.")
+    print(textwrap.fill(_MORE, width, break_on_hyphens=False))
+
+
+def _sights(reward: Reward) -> str:
+    return ", ".join(looks_at(reward))
 
 
 def print_one(out: Console, name: str) -> None:

@@ -19,7 +19,7 @@ from laconic.rewards.errors import RecipeError
 from laconic.rewards.group import Progress
 from laconic.rewards.jsonl import dumps, write_atomic
 from laconic.rewards.judge import load_judge
-from laconic.rewards.registry import check
+from laconic.rewards.registry import check, find
 from laconic.rewards.rollouts_file import read_file
 from laconic.rewards.score import KINDS, Chosen, Score, Table, arrange, as_rows, score_one
 from laconic.rewards.score_report import properties_of
@@ -83,10 +83,19 @@ def choose(names: str, sets: Sequence[str]) -> list[Chosen]:
             raise RecipeError(f"--set {entry}: not NAME.param=value", cure=f"for example {listed[0]}.weight=0.5")
         if name not in parameters:
             raise RecipeError(f"--set {entry}: {name} is not scored here", cure=suggest(name, listed))
-        parameters[name][key] = load_yaml(value, label=f"--set {place}", numbered=False)[0]
+        parameters[name][key] = _value(name, key, value)
     for name, given in parameters.items():
         check(name, given)
     return [Chosen(name, given) for name, given in parameters.items()]
+
+
+def _value(name: str, key: str, text: str) -> object:
+    """What is set, as YAML; ``none`` is null too where a parameter can be null."""
+    value = load_yaml(text, label=f"--set {name}.{key}", numbered=False)[0]
+    parameter = find(name).parameters.get(key)
+    legal = () if parameter is None or not isinstance(parameter.legal, tuple) else parameter.legal
+    nothing = parameter is not None and parameter.optional and value in ("none", "None") and value not in legal
+    return None if nothing else value
 
 
 def _report(options: ScoreOptions, table: Table, scores: Sequence[Score], out: Console) -> None:

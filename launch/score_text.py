@@ -41,10 +41,11 @@ def print_prompts(out: Console, table: Table, scores: Sequence[Score], *, every:
         for part in _that_fit(joined, min(out.width, _WIDEST)):
             _print_group(out, table, group, places[:kept], part)
         if kept < len(places):
-            print(f"... {len(places) - kept} more rollouts of this prompt")
+            print(f"... {_count(len(places) - kept, 'more rollout')} of this prompt")
         print()
     if len(shown) < len(prompts):
-        print(f"... {len(prompts) - len(shown)} more prompts; --all shows them\n")
+        left = len(prompts) - len(shown)
+        print(f"... {_count(left, 'more prompt')}; --all shows {'it' if left == 1 else 'them'}\n")
 
 
 def _prompts(table: Table) -> Iterator[tuple[str, Group, Array]]:
@@ -98,7 +99,8 @@ def print_properties(out: Console, table: Table, found: Sequence[Properties], *,
     if side_by_side:
         out.print(_side_by_side(found))
         print()
-        for line in (*_LEGEND, "", *_remarks(found)):
+        remarks = list(_remarks(found))
+        for line in (*_LEGEND, *(["", *remarks] if remarks else [])):
             print(textwrap.fill(line, width, subsequent_indent="  "))
     else:
         for item in found:

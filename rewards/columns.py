@@ -23,9 +23,23 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "length": ("tokens", "completion_tokens"),
     "think_length": ("think_tokens",),
     "text": ("completion", "response"),
-    "golds": ("golden_answers",),
+    "answer": ("prediction",),
     "ids": ("completion_ids",),
-    "searches": ("num_searches",),
+    "well_formed": ("format_ok",),
+    "budget": ("num_tokens",),
+    "searches": ("num_searches", "query_num", "search_count"),
+    "golds": ("golden_answers", "target"),
+    "gold_ids": ("gold_source_urls", "gold_urls"),
+    "reference_accuracy": ("ref_mean_acc_thinking", "ref_acc"),
+}
+
+# What they say in other words: per column the keys that hold it too, and what each of their values means. Any other
+# value says nothing about the column.
+READINGS: Mapping[str, Mapping[str, Mapping[str | bool, str | bool]]] = {
+    "correct": {"label": {"correct": True, "wrong": False, "format_error": False}},
+    "well_formed": {"label": {"correct": True, "wrong": True, "format_error": False}},
+    "finished": {"finish_reason": {"stop": True, "length": False}, "truncated": {True: False, False: True}},
+    "mode": {"think": {True: "think", False: "no_think"}, "no_thinking": {True: "no_think", False: "think"}},
 }
 
 

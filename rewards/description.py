@@ -13,6 +13,10 @@ _SCOPES = {
     "group": "group: yes, the rollouts of one prompt together; batch: no",
     "batch": "group: yes; batch: yes, all prompts of a training step together",
 }
+_HISTORY = (
+    "yes, it remembers earlier steps; checkpoints hold its memory. In a rollouts file, rows with a `step` are scored "
+    "in that order, see `laconic score --help`"
+)
 _SEARCHED = {"searches", "queries", "retrieved", "passages", "tools", "self_answers", "over_searches", "search_enabled"}
 
 
@@ -31,7 +35,7 @@ def needs(reward: Reward) -> list[str]:
     """One line per thing that a reward has to be given: siblings, other prompts, memory, a judge, columns."""
     found = [
         _SCOPES[reward.scope],
-        f"history: {'yes, it remembers earlier steps; checkpoints hold its memory' if reward.stateful else 'no'}",
+        f"history: {_HISTORY if reward.stateful else 'no'}",
         f"searches: {'yes' if about_searches(reward) else 'no'}",
         f"judge: {f'yes, its verdict is `{reward.judged.column}`. {reward.judged.asks}' if reward.judged else 'no'}",
         *(f"column `{name}` ({COLUMNS[name].unit}): {COLUMNS[name].about}" for name in reward.needs),

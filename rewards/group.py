@@ -68,6 +68,7 @@ class Group:
         "tokens", "shortest start of the thinking that already holds the answer; null if none was found", numbers
     )
     answer_prob: Array | None = column("probability", "of the gold answer after this thinking, by the model", numbers)
+    direct_answer_prob: Array | None = column("probability", "of the gold answer without any thinking", numbers)
     judgement: Array | None = column("number", "an injected judge's verdict; null if it could not be read", numbers)
 
     # How the model chose to think.

@@ -70,4 +70,9 @@ def format(group: Group) -> Array:
     [1.0, 0.0, 1.0]
     """
     assert group.text is not None
-    return np.array([float(_WELL_FORMED.fullmatch(text) is not None) for text in group.text])
+    return np.array([float(has_form(text)) for text in group.text])
+
+
+def has_form(text: str | None) -> bool:
+    """Whether a completion is ``<think> ... </think> answer``; the opening tag may be missing."""
+    return text is not None and _WELL_FORMED.fullmatch(text) is not None

@@ -1,7 +1,8 @@
 """A file of rollouts as anyone may have written it: one JSON object each, read column by column and checked.
 
 A row has ``prompt_id``, ``correct``, ``length``, any column of `laconic.rewards.group.COLUMNS` under its name or an
-alias, and optionally ``step`` and ``task``. The ``rollouts.jsonl`` of Laconic's own stages is such a file too; there
+alias, and optionally ``step`` and ``task``; some columns are also read from what other programs say in other words
+(`laconic.rewards.columns.READINGS`). The ``rollouts.jsonl`` of Laconic's own stages is such a file too; there
 the further columns stand in ``meta``.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
-from laconic.rewards.columns import ALIASES, Column
+from laconic.rewards.columns import ALIASES, READINGS, Column
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS
 from laconic.rewards.jsonl import numbered_rows
@@ -24,9 +25,14 @@ PROMPT_KEYS = ("prompt_id", *ALIASES["prompt_id"])
 _COUNTED = ("tokens", "searches", "steps", "actions")
 _TOO_LARGE = 1e300
 _SHARES = ("probability", "share")
+# L1's data mark one kind of prompt by a negative budget.
+_SIGNED = ("budget",)
+# How alike a key and a name are where one may be meant by the other; an abbreviation has the beginning in common.
+_ALIKE, _ALIKE_FROM_THE_START = 0.75, 0.6
+_START = 3
 # Keys that mean something without being a column, so that none is taken for a misspelt one.
 _OTHER_KEYS = {"step", "task", "meta", "sample", "source", "seed", "answer_tokens", *PROMPT_KEYS}
-_KNOWN_KEYS = _OTHER_KEYS.union(*(column.keys for column in COLUMNS.values()))
+_KNOWN_KEYS = _OTHER_KEYS.union(*(column.keys for column in COLUMNS.values()), *READINGS.values())
 
 
 @dataclass(frozen=True)
@@ -79,20 +85,25 @@ class Row:
     def near(self, names: Iterable[str]) -> str | None:
         """A key of the row that nobody knows and that looks like one of these names."""
         unknown = [key for key in (*self.values, *self._meta) if key not in _KNOWN_KEYS]
-        close = [match for name in names for match in difflib.get_close_matches(name, unknown, n=1, cutoff=0.75)]
-        return close[0] if close else None
+        alike = [(_likeness(key, name), key) for name in names for key in unknown]
+        best, key = max(alike, default=(0.0, ""))
+        return key if best else None
 
     @property
     def _meta(self) -> Mapping[str, Any]:
         meta = self.values.get("meta")
         return meta if isinstance(meta, dict) else {}
 
-    def _derived(self, column: Column) -> int | None:
-        if column.name != "searches":
-            return None
-        for name in ("queries", "retrieved"):
-            if self.find(COLUMNS[name].keys) is not None:
-                return len(self.value(COLUMNS[name]) or ())
+    def _derived(self, column: Column) -> Any:
+        """The column from keys that say it in other words; None if there are none."""
+        for key, meanings in READINGS.get(column.name, {}).items():
+            found = self.find((key,))
+            if found is not None and isinstance(found[1], str | int) and found[1] in meanings:
+                return meanings[found[1]]
+        if column.name == "searches":
+            for name in ("queries", "retrieved"):
+                if self.find(COLUMNS[name].keys) is not None:
+                    return len(self.value(COLUMNS[name]) or ())
         return None
 
 
@@ -176,6 +187,13 @@ def column_of(column: Column, rows: Sequence[Row]) -> Any:
     return first
 
 
+def _likeness(key: str, name: str) -> float:
+    """From 0 for unlike to 1."""
+    ratio = difflib.SequenceMatcher(None, key.lower(), name).ratio()
+    from_the_start = key.lower()[:_START] == name[:_START]
+    return ratio if ratio >= (_ALIKE_FROM_THE_START if from_the_start else _ALIKE) else 0.0
+
+
 def _fits(column: Column, value: Any) -> bool:
     if column.unit == "bool":
         return isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1))
@@ -187,7 +205,7 @@ def _fits(column: Column, value: Any) -> bool:
         return isinstance(value, list) and all(_is_list(item, column.unit) for item in value)
     if column.unit.startswith("list of"):
         return _is_list(value, column.unit)
-    return _is_number(value) and _in_range(column.unit, value)
+    return _is_number(value) and _in_range(column, value)
 
 
 def _is_list(value: Any, unit: str) -> bool:
@@ -199,10 +217,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
 
 
-def _in_range(unit: str, value: float) -> bool:
-    if unit in _SHARES:
+def _in_range(column: Column, value: float) -> bool:
+    if column.unit in _SHARES:
         return 0 <= value <= 1
-    return value >= 0 or unit not in _COUNTED
+    return value >= 0 or column.unit not in _COUNTED or column.name in _SIGNED
 
 
 def _legal(column: Column) -> str:
@@ -212,4 +230,6 @@ def _legal(column: Column) -> str:
         return f"a {column.unit}"
     if column.unit in _SHARES:
         return f"a {column.unit} between 0 and 1"
-    return f"a number of {column.unit}, at least 0" if column.unit in _COUNTED else "a finite number"
+    if column.unit not in _COUNTED:
+        return "a finite number"
+    return f"a number of {column.unit}{'' if column.name in _SIGNED else ', at least 0'}"

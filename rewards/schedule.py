@@ -15,6 +15,7 @@ import numpy as np
 
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import Array, Batch, Group, Progress, as_batch
+from laconic.rewards.mode.reading import right
 from laconic.rewards.parameters import Count, NonNegative, Share
 from laconic.rewards.registry import Scorer
 
@@ -128,7 +129,8 @@ class Schedule(Wrapper):
 class RunningBestGate(Wrapper):
     """The reward counts only while accuracy stays near the best so far (Short-RL's gate, for any reward).
 
-    Formula, with the accuracy of the whole batch, and the best updated first::
+    Formula, with the accuracy of the whole batch, and the best updated first; right is correct, and well formed where
+    the rollouts have the column `well_formed`::
 
         best <- max(best, accuracy)
         r = reward if accuracy >= best - tolerance else 0
@@ -148,7 +150,7 @@ class RunningBestGate(Wrapper):
 
     def factor(self, batch: Batch) -> float:
         """1 or 0; updates the best accuracy."""
-        accuracy = float(batch.correct.mean())
+        accuracy = float(batch.gather(right).mean())
         self.best = max(self.best, accuracy)
         return float(accuracy >= self.best - self.tolerance)
 

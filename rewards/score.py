@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -23,33 +23,13 @@ from laconic.rewards import advantages
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS, Array, Batch, Group, Progress
 from laconic.rewards.judge import Judge, verdicts
-from laconic.rewards.registry import Reward, abstentions_as_none, build, find
-from laconic.rewards.rollouts_file import RolloutsFile, Row, column_of, lacking, missing
+from laconic.rewards.registry import Reward, Scorer, abstentions_as_none, build
+from laconic.rewards.rollouts_file import RolloutsFile, Row, column_of
+from laconic.rewards.score_columns import Chosen, columns_to_read
 
 Kind: TypeAlias = Literal["grpo", "paper"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Of advantages: TRL's, or the paper's own."""
-_REQUIRED = ("correct", "length")
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A reward by its name, with the parameters that are not to be the default."""
-
-    name: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def reward(self) -> Reward:
-        """What the registry has under the name."""
-        return find(self.name)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns that it cannot do without; the one that a judge fills is one of them."""
-        reward = self.reward
-        filled = () if reward.judged is None else (reward.judged.column,)
-        return tuple(dict.fromkeys((*reward.needs, *filled)))
 
 
 @dataclass(frozen=True)
@@ -111,9 +91,8 @@ def arrange(
     prompts: dict[tuple[int | None, str], list[int]] = {}
     for at in kept:
         prompts.setdefault((file.step(at), str(file.prompt_id(at))), []).append(at)
-    names, notes = _columns(
-        [[file.rows[at] for at in places] for places in prompts.values()], chosen, judge is not None
-    )
+    rows = [[file.rows[at] for at in places] for places in prompts.values()]
+    names, notes = columns_to_read(rows, chosen, has_judge=judge is not None)
     if left_out := len(file.rows) - len(kept):
         notes = [f"{left_out} of {len(file.rows)} rollouts have no verdict (correct: null) and are left out", *notes]
     steps = sorted({step for step, _ in prompts}, key=lambda step: step or 0)
@@ -140,17 +119,19 @@ def score_one(table: Table, chosen: Chosen, *, kind: Kind = "grpo", judge: Judge
         judge: For a reward that needs one.
 
     Raises:
-        DataError: the reward is not a finite number and does not say that it may abstain.
+        DataError: a value in the file is none that the reward knows, or the reward is not a finite number and does
+            not say that it may abstain.
     """
     batches = table.batches
     if judge is not None and chosen.reward.judged is not None:
         batches = asyncio.run(_with_verdicts(table, chosen.reward, judge))
     scorer = build(chosen.name, chosen.parameters)
-    rewards = tuple(np.asarray(scorer(batch), dtype=float) for batch in batches)
+    rewards = tuple(
+        _scored(table, chosen, scorer, batch, places) for batch, places in zip(batches, table.places, strict=True)
+    )
     _refuse_odd_numbers(table, chosen, table.joined(rewards))
-    of = advantages.PAPER.get(chosen.reward.name, advantages.grpo) if kind == "paper" else advantages.grpo
-    found = (of(batch, values) for batch, values in zip(batches, rewards, strict=True))
-    return Score(chosen, batches, rewards, tuple(np.nan_to_num(values) for values in found))
+    relative = (_advantages(chosen, kind, batch, values) for batch, values in zip(batches, rewards, strict=True))
+    return Score(chosen, batches, rewards, tuple(map(np.nan_to_num, relative)))
 
 
 def as_rows(table: Table, scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -185,30 +166,47 @@ def _group(file: RolloutsFile, prompt: str, places: Sequence[int], names: Sequen
     return Group.of(**values, problem_id=prompt, task=task, progress=moment)
 
 
-def _columns(
-    prompts: Sequence[Sequence[Row]], chosen: Sequence[Chosen], has_judge: bool
-) -> tuple[list[str], list[str]]:
-    """Names of the columns that are there and that somebody reads, and notes on those that are there in part."""
-    needed = {name: f"; reward {item.name} needs it" for item in chosen for name in item.needs}
-    needed |= {
-        item.reward.judged.column: f"; --judge can fill it for {item.name}" for item in chosen if item.reward.judged
-    }
-    needed |= dict.fromkeys(_REQUIRED, "")
-    used = [name for item in chosen for name in item.reward.uses]
-    filled = {item.reward.judged.column for item in chosen if item.reward.judged} if has_judge else set()
-    present, notes = [], []
-    for name in dict.fromkeys((*needed, "finished", *used)):
-        column = COLUMNS[name]
-        without = lacking(column, prompts)
-        if without is None:
-            present.append(name)
-        elif name in needed and name not in filled:
-            raise missing(without, name, f"{column.unit}: {column.about}", column.keys, who=needed[name])
-        elif any(row.has(column) for rows in prompts for row in rows):
-            notes.append(f"{name} is not used: only some rows have it ({without.where} does not)")
-        elif near := without.near(column.keys):
-            notes.append(f"nobody reads the key {near!r} ({without.where}); was {name!r} meant?")
-    return present, notes
+def _advantages(chosen: Chosen, kind: Kind, batch: Batch, rewards: Array) -> Array:
+    if kind == "paper":
+        return advantages.paper(chosen.reward.name, batch, rewards, chosen.parameters)
+    return advantages.grpo(batch, rewards)
+
+
+def _scored(table: Table, chosen: Chosen, scorer: Scorer, batch: Batch, places: Sequence[Array]) -> Array:
+    try:
+        return np.asarray(scorer(batch), dtype=float)
+    except DataError as error:
+        where = _culprit(table, chosen, batch, places, error.message) or str(table.file.path)
+        who = "" if chosen.name in error.message else f"reward {chosen.name}: "
+        raise DataError(f"{where}: {who}{error.message}", cure=error.cure) from None
+
+
+def _culprit(table: Table, chosen: Chosen, batch: Batch, places: Sequence[Array], complaint: str) -> str | None:
+    """``file:line`` of the first row, else the prompt with its lines, that alone draws the same complaint."""
+    for group, rows in zip(batch, places, strict=True):
+        for alone, row in zip(_one_by_one(group), rows, strict=True):
+            if _complaint(chosen, alone) == complaint:
+                return table.file.rows[row].where
+    for group, rows in zip(batch, places, strict=True):
+        if _complaint(chosen, group) == complaint:
+            lines = ", ".join(str(table.file.rows[row].line) for row in rows)
+            return f"{table.file.path}: prompt {group.problem_id} (lines {lines})"
+    return None
+
+
+def _complaint(chosen: Chosen, group: Group) -> str | None:
+    try:
+        build(chosen.name, chosen.parameters)(Batch.of(group))
+    except DataError as error:
+        return error.message
+    return None
+
+
+def _one_by_one(group: Group) -> Iterator[Group]:
+    """A group of one for each rollout."""
+    own = [name for name, column in COLUMNS.items() if column.owner == "rollout" and getattr(group, name) is not None]
+    for at in range(group.size):
+        yield dataclasses.replace(group, **{name: getattr(group, name)[at : at + 1] for name in own})
 
 
 async def _with_verdicts(table: Table, reward: Reward, judge: Judge) -> tuple[Batch, ...]:

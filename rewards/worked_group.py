@@ -50,6 +50,7 @@ _ANSWERED_AT_ONCE: dict[str, Any] = {
     "over_searches": 0,
     "reasoning_steps": 1,
     "under_searches": 0,
+    "direct_answer_prob": 0.6,
 }
 
 ROLLOUTS: tuple[dict[str, Any], ...] = (

@@ -19,22 +19,22 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from laconic.inference.trace import TraceReader
-from laconic.rewards import outcome, registry
+from laconic.inference.trace import Trace, TraceReader
+from laconic.rewards import registry
 from laconic.rewards.answers import judge
 from laconic.rewards.compose import judge_of
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS, READ_FROM_COMPLETIONS, Array, Batch, Group, Progress
 from laconic.rewards.judge import Judge, Judged, Row, verdicts
-from laconic.rewards.mode.reading import label_of, mode_of
+from laconic.rewards.mode.reading import is_well_formed, label_of, mode_of
 from laconic.rewards.records import Problem, Rollout
+from laconic.training.answer_probability import AnswerProbability
 
-
-def _well_formed(text: str) -> bool:
-    return bool(outcome.format(Group.of([True], [0], text=[text]))[0])
-
-
-_READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {"mode": mode_of, "label": label_of, "well_formed": _well_formed}
+_READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "mode": mode_of,
+    "label": label_of,
+    "well_formed": is_well_formed,
+}
 """Columns that take a look at the text; they are filled for rewards that ask for them."""
 _CARRIED = {name for name, item in COLUMNS.items() if item.owner == "rollout"} - {*READ_FROM_COMPLETIONS, "budget"}
 """Columns that only the maker of the rollouts knows (`searches`, `queries`, ...)."""
@@ -84,6 +84,8 @@ class GroupScorer:
         self.problems = dict(problems)
         self.reader = TraceReader(tokenizer, eos_ids=eos_ids)
         self.num_generations = num_generations
+        self.answer_probability: AnswerProbability | None = None
+        """Asked where a reward reads `answer_prob`; it needs the trainer, which is made after its rewards."""
         self._columns: set[str] = set()
         self._judges: list[tuple[Judge, Judged]] = []
         self._generation: Generation | None = None
@@ -117,7 +119,7 @@ class GroupScorer:
         if self._generation is None or self._generation.key is not completion_ids:
             kept = {name: values for name, values in carried.items() if name in _CARRIED}
             extra = [{name: values[row] for name, values in kept.items()} for row in range(len(problem_id))]
-            local = [self._read(*row) for row in zip(problem_id, completion_ids, extra, strict=True)]
+            local = self._read_all(problem_id, completion_ids, extra)
             parts = gather_object([list(zip(local, self._ask(local), strict=True))])
             start = sum(len(part) for part in parts[: PartialState().process_index])
             rows = [row for part in parts for row in part]
@@ -161,12 +163,21 @@ class GroupScorer:
             mine=mine,
         )
 
-    def _read(self, problem_id: str, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout:
-        problem = self.problems[problem_id]
-        trace = self.reader.read(ids)
+    def _read_all(
+        self, problem_id: Sequence[str], ids: Sequence[Sequence[int]], carried: Sequence[Mapping[str, Any]]
+    ) -> list[Rollout]:
+        problems = [self.problems[name] for name in problem_id]
+        traces = [self.reader.read(row) for row in ids]
+        further = carried
+        if self.answer_probability is not None and "answer_prob" in self._columns:
+            measured = self.answer_probability(problems, traces, ids)
+            further = [{**columns, **known} for columns, known in zip(measured, carried, strict=True)]
+        return [self._read(*row) for row in zip(problems, traces, ids, further, strict=True)]
+
+    def _read(self, problem: Problem, trace: Trace, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout:
         verdict = judge(trace.answer_text, problem)
         return Rollout(
-            problem_id=problem_id,
+            problem_id=problem.id,
             sample=0,
             task=problem.task,
             text=trace.text,
@@ -202,7 +213,7 @@ class GroupScorer:
         return said
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_generation": None, "_runner": None}
+        return self.__dict__ | {"_generation": None, "_runner": None, "answer_probability": None}
 
 
 async def _ask_all(judges: Sequence[tuple[Judge, Judged]], rows: Sequence[Row]) -> list[list[float | None]]:

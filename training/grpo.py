@@ -16,6 +16,7 @@ from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.recipes.entry import Opened, run_stage
 from laconic.rewards.records import Problem
 from laconic.training import session
+from laconic.training.answer_probability import AnswerProbability
 from laconic.training.generations import ExactResume
 from laconic.training.group_scorer import GroupScorer
 from laconic.training.model import generation_config, load_tokenizer, lora_config
@@ -52,6 +53,7 @@ def main(opened: Opened) -> dict[str, Any]:
         callbacks=[ExactResume(), RewardState(rewards), *session.callbacks(opened)],
         rollout_func=SampledRollouts(seed=arguments.seed) if applicable(arguments) else None,
     )
+    scorer.answer_probability = AnswerProbability(trainer)
     return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
 
 

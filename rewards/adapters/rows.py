@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from laconic.rewards import answers, outcome, registry
+from laconic.rewards import answers, registry
 from laconic.rewards.compose import compose, judge_of
 from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.group import COLUMNS, Batch, Group, Progress
 from laconic.rewards.judge import Judge, verdicts
-from laconic.rewards.mode.reading import label_of, mode_of
+from laconic.rewards.mode.reading import is_well_formed, label_of, mode_of
 from laconic.rewards.records import Problem
 from laconic.rewards.registry import Scorer, abstentions_as_none
 
@@ -143,7 +143,7 @@ class RowReward:
     def _row(self, completion: Completion, group: str, verify: Verify | None) -> Row:
         given = {name: value for name, value in completion.given.items() if value is not None}
         correct, answer = _verdict(completion, given, group, verify)
-        row = {name: _given(name, given) for name in self.columns - _OF_THE_COMPLETION}
+        row = {name: given.get(name) for name in self.columns - _OF_THE_COMPLETION}
         read = _readings(completion, answer)
         row |= {name: read[name]() for name in self.columns if name in read and row.get(name) is None}
         row |= {"correct": correct, "length": completion.length, "finished": completion.finished}
@@ -228,15 +228,10 @@ def _readings(completion: Completion, answer: str | None) -> dict[str, Callable[
         "think_length": lambda: completion.think_length,
         "mode": lambda: mode_of(text),
         "label": lambda: label_of(text),
-        "well_formed": lambda: bool(outcome.format(Group.of([False], [0], text=[text]))[0]),
+        "well_formed": lambda: is_well_formed(text),
         "question": lambda: completion.prompt,
         "golds": lambda: None if completion.gold is None else [str(completion.gold)],
     }
-
-
-def _given(name: str, given: Mapping[str, Any]) -> Any:
-    found = [given[key] for key in COLUMNS[name].keys if key in given]
-    return found[0] if found else None
 
 
 def _groups(rows: Sequence[Row], size: int | None) -> list[list[int]]:

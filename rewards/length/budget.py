@@ -125,7 +125,7 @@ def think_prune(group: Group, *, length_limit: Positive = 4000.0) -> Array:
 
     The paper lowers the limit between rounds of training: 4k, then 3k, then 2k tokens. It cuts generation at the limit,
     so an answer that needs more never appears; scoring longer rollouts as wrong has the same effect without
-    generating again. Whether a rollout ended by itself does not matter.
+    generating again. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -153,8 +153,9 @@ def soft_overlong(group: Group, *, max_length: Positive = 20480.0, cache: NonNeg
 
         r = clip((max_length - cache - L) / cache, -1, 0)
 
-    With ``cache`` 0 it is a step, -1 beyond ``max_length``. Right and wrong rollouts are punished alike. This is only
-    the length term: DAPO adds it to a task reward of 1 and -1, so a recipe lists one beside it.
+    With ``cache`` 0 it is a step, -1 beyond ``max_length``. Right and wrong rollouts are punished alike, and whether a
+    rollout ended by itself does not matter. This is only the length term: DAPO adds it to a task reward of 1 and -1, so
+    a recipe lists one beside it.
 
     Args:
         group: The rollouts of one problem.
@@ -202,7 +203,7 @@ def cosine(
 
     The defaults are those of the paper's section 4.2. With ``exceed`` null there is no such case and lengths beyond
     ``max_length`` count as ``max_length``; that, with the values 1, 0.5, -1 and -0.5, is TRL's
-    ``get_cosine_scaled_reward``. Whether a rollout ended by itself does not matter.
+    ``get_cosine_scaled_reward``. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -213,7 +214,8 @@ def cosine(
         max_value_wrong: Of a wrong answer of `max_length` tokens. [reward]
         exceed: Of a rollout that comes within `margin` of `max_length`; null for none. [reward]
         margin: How close to `max_length` already counts as too long. [tokens]
-        repetition_penalty: Of a wrong answer that only repeats itself; needs ``text``. [reward]
+        repetition_penalty: Of a wrong answer that only repeats itself; needs ``text``, and a missing text repeats
+            nothing. [reward]
         repetition_ngram: Length of the n-grams of lower-cased words it counts. [words]
 
     Deviations: In the authors' code a missing ``exceed`` is 0, here it means none; a text shorter than an n-gram stops
@@ -241,7 +243,7 @@ def cosine(
 def _repeated_words(group: Group, ngram: int) -> Array:
     if group.text is None:
         raise DataError("reward cosine: repetition_penalty needs 'text'", cure="give every rollout the key 'text'")
-    return np.array([repeated_share(text.lower().split(), ngram) for text in group.text])
+    return np.array([repeated_share((text or "").lower().split(), ngram) for text in group.text])
 
 
 @reward(paper="arXiv:2510.15110", scope="rollout", claims=_CORRECTNESS_FIRST)
@@ -253,8 +255,9 @@ def dler(group: Group, *, as_released: bool = False) -> Array:
         r = c * finished
         as_released:  r = c * (1 if finished else 0.1)
 
-    The token limit itself, 4000 in the paper, is the sampler's. DLER's point is that this plain reward is enough with
-    the right optimiser: advantages normalised over the batch, a higher upper clip, dynamic sampling, no KL to speak of.
+    A rollout cut by the token limit is no right one, whatever the verifier says. The limit itself, 4000 in the paper,
+    is the sampler's. DLER's point is that this plain reward is enough with the right optimiser: advantages normalised
+    over the batch, a higher upper clip, dynamic sampling, no KL to speak of.
 
     Args:
         group: The rollouts of one problem.

@@ -12,9 +12,8 @@ import numpy as np
 
 from laconic.rewards.group import Array, Batch, Group
 from laconic.rewards.length.relative import sigmoid
+from laconic.rewards.mode.reading import labelled
 from laconic.rewards.registry import NonNegative, Share, reward
-
-_EASY, _HARD = ("easy", "cfrb"), ("hard", "pfrb")
 
 
 @reward(paper="arXiv:2506.05256", claims=("shorter_is_no_worse",))
@@ -25,8 +24,9 @@ def alp(group: Group, *, beta_over_n: NonNegative = 1e-7) -> Array:
 
         r = c - beta_over_n * max(p, 1/K) * L
 
-    Easy problems are taxed most, unsolved ones a K-th as much. Wrong rollouts are penalised too; with none correct the
-    penalty is all there is. Equal lengths differ by correctness alone.
+    Easy problems are taxed most, unsolved ones a K-th as much, and so are those with one correct rollout. Wrong
+    rollouts are penalised too; with none correct the penalty is all there is. Equal lengths differ by correctness
+    alone. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -70,11 +70,12 @@ def dr_saf(
         wrote down its difficulty:       + label_bonus
         and that is easy if a >= easy, else hard:  + match_bonus
 
-    The median is taken over the correct rollouts, over all where none is correct. Up to 19 rollouts, easy means all
-    right. Equal lengths all count as short and as long. Whether a rollout ended by itself does not matter.
+    The median is taken over the correct rollouts, over all where none is correct. Up to 20 rollouts, easy means all
+    right. Equal lengths all count as short and as long. A rollout cut by the token limit counts as the verifier judged
+    it.
 
     Args:
-        group: The rollouts of one problem; `label` is ``easy`` or ``hard`` (or the paper's CFRB and PFRB).
+        group: The rollouts of one problem; `label` is easy or hard (the paper's CFRB and PFRB mean the same) or null.
         easy: From which accuracy a problem is easy. [share]
         hard: Below which accuracy it is hard. [share]
         length_bonus: For the fitting half of the lengths. [reward]
@@ -102,9 +103,9 @@ def dr_saf(
     rewards = group.correct + length_bonus * fits
     if group.label is None:
         return rewards
-    labels = [(label or "").lower() for label in group.label]
-    matching = np.isin(labels, _EASY if accuracy >= easy else _HARD)
-    return rewards + match_bonus * matching + label_bonus * np.isin(labels, _EASY + _HARD)
+    said_easy, said_hard = labelled(group, "easy"), labelled(group, "hard")
+    matching = said_easy if accuracy >= easy else said_hard
+    return rewards + match_bonus * matching + label_bonus * (said_easy | said_hard)
 
 
 @reward(

@@ -28,7 +28,7 @@ class Hapo:
 
     While a problem has no correct answer yet the length term is 0. A group is scored with the history before it, so
     none correct leaves the history as it is, one correct is enough to start it, and equal lengths earn the same. A
-    truncated rollout is a wrong one. A problem without an id is not remembered.
+    rollout cut by the token limit counts as the verifier judged it. A problem without an id is not remembered.
 
     Args:
         shape: Of the length term. [-]
@@ -38,7 +38,8 @@ class Hapo:
 
     Deviations: Lengths count the end-of-sequence token; the authors re-tokenise the text, which does not have it. Their
         history is kept per process and gathered by its minimum (its weighted mean); here it is one, which is the same.
-        Their repetition penalty, 0 by default, is the reward ``repetition``.
+        Their repetition penalty, 0 by default, is left out: it is an average over the tokens that repeated n-grams
+        cover, which the reward `repetition`, a share of n-grams, is not.
 
     Gaming: A wrong answer longer than h is penalised, one shorter is not: giving up early is free.
 
@@ -121,8 +122,8 @@ class ShortRl:
 
     ``min`` and ``max`` are taken over the right rollouts of the group, ``accuracy`` is the share of right rollouts in
     the batch and ``best`` the highest that any batch had, this one included. None right: no length term. One right, or
-    equal lengths: 0.5. Without the column `well_formed` every rollout is well formed; a truncated one that never closed
-    its tags is ill formed.
+    equal lengths: 0.5. Without the column `well_formed` every rollout is well formed. A rollout cut by the token limit
+    counts as the verifier judged it, and is ill formed if it never closed its tags.
 
     Args:
         length_tolerance: Right rollouts this much longer than the shortest still get the full term; the authors use 100
@@ -188,7 +189,7 @@ class ADlp:
 
     ``accuracy`` is the share of correct rollouts of the batch just scored. Nothing is compared inside the group, so one
     correct, none or equal lengths are no special cases: with none correct the rewards still differ by length. Nothing
-    is clipped; a truncated rollout is a wrong one that pays for all its tokens.
+    is clipped. A rollout cut by the token limit counts as the verifier judged it, and pays for all its tokens.
 
     Args:
         initial_lambda: Price of a token in the first batch. [reward/token]

@@ -27,7 +27,7 @@ _CONCISENESS = Judged(
     paper="arXiv:2505.17250",
     scope="rollout",
     needs=("judgement",),
-    claims=("right_above_wrong",),
+    claims=("right_above_wrong", "no_length_pressure_on_wrong"),
     abstains=True,
     judged=_CONCISENESS,
 )
@@ -40,8 +40,8 @@ def concise_rl(group: Group, *, variant: Literal["gated", "ungated"] = "gated") 
         ungated:  r = verdict / 10 + (1 if right, 0 if not)
 
     Each rollout stands for itself: it makes no difference how many of its siblings are correct or how long they are.
-    Length enters through the judge alone. A truncated rollout is not right. A verdict that cannot be read, or that is
-    no number from 1 to 10, is no reward (NaN).
+    Length enters through the judge alone. A rollout cut by the token limit is not right. A verdict that cannot be read,
+    or that is no number from 1 to 10, is no reward (NaN).
 
     Args:
         group: The rollouts of one problem, each with its verdict.
@@ -79,8 +79,8 @@ def self_rewarded_efficiency(group: Group, *, brevity_weight: NonNegative = 1.0)
         r = c * (1 + brevity_weight * min / L)
 
     ``min`` is the length of the shortest correct rollout of the group, so the model's own samples set the measure. None
-    correct: all 0. One correct, or equal lengths: ``1 + brevity_weight`` for the correct. A truncated rollout is a
-    wrong one.
+    correct: all 0. One correct, or equal lengths: ``1 + brevity_weight`` for the correct. A rollout cut by the token
+    limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.

@@ -42,8 +42,8 @@ def laser(
         right and L <= target_length:  + bonus   (shape reward and hybrid)
         right and L >  target_length:  - bonus   (shape penalty and hybrid)
 
-    The length of wrong rollouts does not matter, nor whether a rollout ended by itself: one that was cut usually lacks
-    the form or the answer.
+    The length of wrong rollouts does not matter. A rollout cut by the token limit counts as the verifier judged it, and
+    usually lacks the form or the answer.
 
     Args:
         group: The rollouts of one problem.
@@ -86,7 +86,8 @@ class LaserD:
 
     The first batch sets the first targets for the batches after it; every `refresh_steps` batches they are chosen
     again, from the batches since. Where no candidate is covered enough, and in the first batch, there is no target
-    and every right answer gets the bonus. Wrong rollouts never feel their length.
+    and every right answer gets the bonus. Wrong rollouts never feel their length. A rollout cut by the token limit
+    counts as the verifier judged it. The choice by itself is `laconic.rewards.length.laser.choose_targets`.
 
     Args:
         bonus: Of a right answer within its target. [reward]
@@ -103,7 +104,9 @@ class LaserD:
     Deviations: The authors measure coverage on 500 problems set aside; here it is measured on the training batches, or
         on yours: call `observe` with a batch of such problems. Their measurement, unlike their reward, counts
         accuracies of exactly 1/3 and 2/3 to the lower difficulty. Their fallback, the longest response of the batch,
-        is the same as no target. The released code rounds m down where the paper has 6, 3, 1.
+        is the same as no target. Before their first measurement all difficulties have one configured length as their
+        target; here the first batch has none, and pays the bonus to every right answer. The released code rounds m down
+        where the paper has 6, 3, 1, and it also offers laser's shapes penalty and hybrid, which are left out.
 
     Gaming: Coverage counts wrong answers as well, so short wrong answers tighten the targets of all.
 
@@ -212,7 +215,7 @@ class LaserDe(LaserD):
 
     A completion loops if it repeats token n-grams close to each other (`laconic.rewards.length.repetition.loop_start`
     has the rule); without the column ``ids`` none does. Where a difficulty has no target, as in the first batch, there
-    is nothing to go beyond.
+    is nothing to go beyond. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         bonus: Of a right answer within its target, and of a wrong one beyond it. [reward]
@@ -226,8 +229,10 @@ class LaserDe(LaserD):
         refresh_steps: Batches between two choices of targets. [batches]
         as_released: m is rounded down and no completion is ever found to loop, as in the authors' code. [-]
 
-    Deviations: Those of laser_d. In the released code the search for loops compares tensors by identity and never finds
-        one, so looping wrong answers earned the bonus; here it works unless `as_released`.
+    Deviations: Those of laser_d: so in the first batch every right answer gets the bonus and no wrong one does, where
+        the authors go by a configured length. Their settings penalty and hybrid are not offered; their own code accepts
+        them for this reward and ignores them. In the released code the search for loops compares tensors by identity
+        and never finds one, so looping wrong answers earned the bonus; here it works unless `as_released`.
 
     Gaming: Wrong answers are paid for length: rambling without repeating a phrase is enough.
 
@@ -260,8 +265,8 @@ def choose_targets(
 
     Args:
         thresholds: The candidates.
-        coverage: For ``low``, ``medium`` and ``high``, one share per candidate: of the responses to problems of that
-            difficulty, how many are no longer.
+        coverage: For ``low``, ``medium`` (or ``med``) and ``high``, one share per candidate: of the responses to
+            problems of that difficulty, how many are no longer.
         n_rollout: Responses per problem.
         expected_correct: How many right ones should fit.
         rounding: Of the smallest number of right responses in a difficulty; ``ceil`` in the paper.
@@ -274,9 +279,10 @@ def choose_targets(
     fewest = {"low": 1, "medium": n_rollout // 3, "high": 2 * n_rollout // 3}
     if rounding == "ceil":
         fewest |= {"medium": -(-n_rollout // 3), "high": -(-2 * n_rollout // 3)}
+    covered = {"medium" if band == "med" else band: shares for band, shares in coverage.items()}
     targets = {}
     for band in BANDS:
-        shares = zip(thresholds, coverage[band], strict=True)
+        shares = zip(thresholds, covered[band], strict=True)
         enough = [float(length) for length, share in shares if share * fewest[band] >= expected_correct]
         targets[band] = min([*enough, longest])
     return targets

@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from laconic.rewards.errors import RecipeError
 from laconic.rewards.group import Array, Batch, Group
+from laconic.rewards.mode.reading import thinks
 from laconic.rewards.registry import Count, NonNegative, Positive, reward
 
 
@@ -29,8 +31,8 @@ def gfpo(group: Group, *, k: Count = 8, metric: Literal["shortest", "token_effic
     A rollout without a reward is left out of its group's mean and deviation and has advantage 0, which is the paper's
     rule for dropped ones. Where several tie at the limit, the shorter are kept; those that tie in length too are all
     kept, so that equal rollouts are treated equally, and more than k may remain. None correct: the k shortest get 0.
-    One correct: it is always kept by token efficiency, by length only if it is short. A truncated rollout is a wrong
-    one.
+    One correct: it is always kept by token efficiency, by length only if it is short. Equal lengths: all are kept by
+    length. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -39,7 +41,9 @@ def gfpo(group: Group, *, k: Count = 8, metric: Literal["shortest", "token_effic
 
     Deviations: No code was released by the authors. The paper's own reward is a graded one between -1 and 1 with a
         repetition penalty; here it is ``c``. The paper's third variant, which chooses k by the quartile of the
-        problem's difficulty, is left out: how long it warms up is not given.
+        problem's difficulty, is left out: how long it warms up is not given. The paper keeps exactly k, by which rule
+        among ties it does not say, and TRL's former trainer left that to ``torch.topk``; here four equal lengths with
+        k = 2 keep all four.
 
     Gaming: By length, the kept ones can all be short guesses, and a long right rollout is never seen. By token
         efficiency, a group with k right rollouts keeps no wrong one and has no gradient.
@@ -69,7 +73,8 @@ def dast(group: Group, *, max_length: Positive = 4096.0) -> Array:
         r = min(0.9 * lambda - 0.1, -0.1)  if wrong
 
     None correct: the budget is ``max_length``. All correct: it is their mean length. One correct: mostly
-    ``max_length``. Equal lengths: the correct get the same, and so do the wrong. A truncated rollout is a wrong one.
+    ``max_length``. Equal lengths: the correct get the same, and so do the wrong. A rollout cut by the token limit
+    counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -93,7 +98,7 @@ def dast(group: Group, *, max_length: Positive = 4096.0) -> Array:
     return np.where(group.correct, np.maximum(0.5 - 0.5 * excess, 0.1), np.minimum(0.9 * excess - 0.1, -0.1))
 
 
-@reward(paper="arXiv:2501.12570", scope="batch", claims=("shorter_is_no_worse",))
+@reward(paper="arXiv:2501.12570", scope="batch", claims=("shorter_is_no_worse",), abstains=True)
 def o1_pruner(
     batch: Batch,
     *,
@@ -101,6 +106,7 @@ def o1_pruner(
     lower: float | None = None,
     upper: float | None = None,
     standardise: bool = False,
+    used: Count | None = None,
 ) -> Array:
     """How much shorter and how much more accurate a rollout is than the reference model is on its problem.
 
@@ -110,18 +116,20 @@ def o1_pruner(
 
     clipped to ``lower`` and ``upper`` where they are set. None correct, or all: length alone decides. Equal lengths:
     correctness alone does. The rollouts are the reference model's, drawn before training; the paper uses r as the
-    advantage, off-policy. A truncated rollout is a wrong one.
+    advantage, off-policy. A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         batch: All groups of the data set, each sampled from the reference model.
         alpha: Weight of accuracy; the authors use 2 for a 7B and 5 for a 32B model. [reward]
         lower: Clip from below; null for none. [reward]
-        upper: Clip from above; null for none. [reward]
-        standardise: Subtract the batch's mean and divide by its standard deviation. [-]
+        upper: Clip from above, no lower than `lower`; null for none. [reward]
+        standardise: Subtract the mean over all rollouts that have a reward, and divide by their standard deviation. [-]
+        used: The first so many rollouts of each problem are trained on; the others count in the problem's means and
+            have no reward (NaN). Null for all. [rollouts]
 
-    Deviations: The paper neither clips nor standardises. The authors' code does both: ``lower: -2``, ``upper: 4``, and
-        `standardised` over the two rollouts per problem that it trains on, which can turn signs; ``standardise: true``
-        takes all rollouts that are given.
+    Deviations: The paper neither clips nor standardises. The authors' code does both over the whole data set, with two
+        random rollouts of each problem, which can turn signs: ``lower: -2``, ``upper: 4``, ``standardise: true``,
+        ``used: 2``. Here the first are taken; whoever wants random ones shuffles.
 
     Gaming: Where nothing is correct, short wrong rollouts earn the most, without limit unless ``upper`` is set.
 
@@ -132,10 +140,15 @@ def o1_pruner(
     >>> o1_pruner(Batch.of(group)).round(4).tolist()
     [0.5, 1.1667, -0.5, -0.5]
     """
+    if lower is not None and upper is not None and lower > upper:
+        raise RecipeError(f"reward o1_pruner: lower {lower:g} is above upper {upper:g}", cure="swap them")
     weights = batch.gather(lambda group: _harmony(group, alpha))
     if lower is not None or upper is not None:
         weights = np.clip(weights, lower, upper)
-    return standardised(weights) if standardise else weights
+    chosen = batch.gather(lambda group: np.arange(group.size) < (used or group.size)).astype(bool)
+    if standardise:
+        weights[chosen] = standardised(weights[chosen])
+    return np.where(chosen, weights, np.nan)
 
 
 def _harmony(group: Group, alpha: float) -> Array:
@@ -149,7 +162,9 @@ def standardised(weights: Array) -> Array:
     return centred / deviation if deviation > 0 else np.zeros(len(weights))
 
 
-@reward(paper="arXiv:2410.05563", needs=("think_length",), uses=("answer_prob", "mode"), abstains=True)
+@reward(
+    paper="arXiv:2410.05563", needs=("think_length",), uses=("answer_prob", "direct_answer_prob", "mode"), abstains=True
+)
 def rational_metareasoning(group: Group, *, gamma: NonNegative = 0.1, epsilon: Positive = 1e-6) -> Array:
     """The value of computation: how much the thinking raises the probability of the answer, less what it costs.
 
@@ -157,10 +172,12 @@ def rational_metareasoning(group: Group, *, gamma: NonNegative = 0.1, epsilon: P
 
         r = log((p + epsilon) / (p_direct + epsilon)) - gamma * log(n + 1)
 
-    p is the column `answer_prob`: the probability of the gold answer after this thinking. ``p_direct`` is that of the
-    direct answer, the mean over the group's rollouts without thinking (0 tokens of it, or `mode` no_think), which are
-    charged for none; one direct rollout gets 0. Length counts in the thinking alone. None correct, one correct or equal
-    lengths are no special cases. A rollout without `answer_prob` or `think_length` has no reward (NaN).
+    p is the column `answer_prob`: the probability of the gold answer after this thinking. ``p_direct`` is the
+    column `direct_answer_prob`, that without any thinking; where it is missing, the mean of p over the group's
+    rollouts without thinking (0 tokens of it, or a `mode` such as no_think). These are charged for none. Length
+    counts in the thinking alone. None correct, one correct or equal lengths are no special cases. A rollout cut by
+    the token limit counts as the verifier judged it, if its verdict enters at all. A rollout without `answer_prob`
+    or `think_length` has no reward (NaN).
 
     Args:
         group: The rollouts of one problem, one or more of them without thinking.
@@ -168,8 +185,9 @@ def rational_metareasoning(group: Group, *, gamma: NonNegative = 0.1, epsilon: P
         epsilon: Keeps the logarithm finite. [probability]
 
     Deviations: The paper's p is the probability of the gold answer's tokens, and one direct answer is sampled per
-        problem. Ours: where the rollouts carry no `answer_prob`, the verdict stands for it (1 or 0, a Monte Carlo
-        estimate from one sample); and where none is direct, ``p_direct`` is the mean over the whole group. The paper
+        problem. Ours: a `grpo` stage asks the model in training for both probabilities, with the gold answer right
+        after the thinking; where rollouts carry no `answer_prob`, the verdict stands for it (1 or 0, a Monte Carlo
+        estimate from one sample), and where nothing is direct, ``p_direct`` is the mean over the whole group. The paper
         keeps rollouts with at least the mean value and fine-tunes on them. The released program does not run.
 
     Gaming: Thinking that names the gold answer early is worth the most, whether or not it follows from anything.
@@ -184,12 +202,14 @@ def rational_metareasoning(group: Group, *, gamma: NonNegative = 0.1, epsilon: P
     probability = group.correct.astype(float) if group.answer_prob is None else group.answer_prob
     direct = group.think_length == 0
     if group.mode is not None:
-        direct = direct | np.array([mode == "no_think" for mode in group.mode])
-    known = ~np.isnan(probability)
-    measure = probability[direct & known] if (direct & known).any() else probability[known]
-    if not len(measure):
-        return np.full(group.size, np.nan)
-    gain = np.log((probability + epsilon) / (measure.mean() + epsilon))
+        direct = direct | ~thinks(group)
+    if group.answer_prob is None or group.direct_answer_prob is None:
+        known = ~np.isnan(probability)
+        measure = probability[direct & known] if (direct & known).any() else probability[known]
+        without = measure.mean() if len(measure) else np.nan
+    else:
+        without = group.direct_answer_prob
+    gain = np.log((probability + epsilon) / (without + epsilon))
     return gain - gamma * np.log1p(np.where(direct, 0.0, group.think_length))
 
 
@@ -207,8 +227,8 @@ def bon_aware(group: Group, *, n: Count = 32) -> Array:
     The mean of ``r * grad log pi`` is then the gradient of ``1 - q^n``, the probability that one of n samples is right.
     For each rollout ``q^(n-1)`` is estimated from its siblings alone: as the share of all choices of n - 1 siblings
     that are all wrong, which is unbiased, while n is at most the size of the group; beyond that as the share of wrong
-    siblings to the power n - 1, which is not. None correct: all 0. One correct: n. Length plays no part, and a
-    truncated rollout is a wrong one. A group of one has no siblings: its correct rollout gets n.
+    siblings to the power n - 1, which is not. None correct: all 0. One correct: n. Length plays no part. A rollout cut
+    by the token limit counts as the verifier judged it. A group of one has no siblings: its correct rollout gets n.
 
     Args:
         group: The rollouts of one problem.

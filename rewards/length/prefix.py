@@ -31,8 +31,9 @@ def lc_r1(
 
     ``L`` is the length of the sequence that is trained on. The authors train on compressed sequences: an extractor
     model finds the shortest start of the thinking that already holds the answer, and the rest of the thinking is cut
-    out; who does the same gives the compressed lengths. ``bonus`` is `compression_bonus`. None correct: no length
-    term. One correct, or equal lengths: about 0. A truncated rollout is a wrong, and usually an ill-formed, one.
+    out; who does the same gives the compressed lengths. ``bonus`` is `laconic.rewards.length.prefix.compression_bonus`.
+    None correct: no length term. One correct, or equal lengths: about 0. A rollout cut by the token limit counts as the
+    verifier judged it, and is usually ill formed.
 
     Args:
         group: The rollouts of one problem.
@@ -43,12 +44,13 @@ def lc_r1(
 
     Deviations: As released, wrong rollouts get the length term too, far below zero for long ones; in the paper, and
         here by default, they get 0, and right means correct. The paper's bonus belongs to the </think> token alone,
-        with weight 1; adding it to the whole rollout is ours, and off by default. The paper uses the advantage
-        ``r - mean`` without division by the standard deviation.
+        with weight 1; adding it to the whole rollout is ours, and off by default. The authors' length is the place of
+        the end-of-sequence token, one less than ours, and for a sequence without one the width of the padded batch.
+        The paper uses the advantage ``r - mean`` without division by the standard deviation.
 
     Gaming: As released, a short wrong rollout earns almost as much as a long right one, up to ``length_weight``.
 
-    Source: Cheng et al., "Optimizing Length Compression in Large Reasoning Models", equations 3 to 11; zxiangx/LC-R1,
+    Source: Cheng et al., "Optimizing Length Compression in Large Reasoning Models"; zxiangx/LC-R1,
         ``grpo_trainer.py``.
 
     >>> group = Group.of([True, True, True, False], [100, 200, 400, 50])
@@ -103,8 +105,8 @@ def s_grpo_early_exit(group: Group) -> Array:
 
         r_i = 1 / 2^(number of shorter right exits)  if right,  0 if wrong
 
-    None correct: all 0. One correct: it gets 1, however long. Exits of equal length share the better place. A truncated
-    exit is a wrong one.
+    None correct: all 0. One correct: it gets 1, however long. Exits of equal length share the better place. A rollout
+    cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The exits of one problem: full chains of thought, cut at several places and made to answer there.
@@ -149,7 +151,7 @@ def jet(
         linear:  bonus = 1 - (L - min) / (max - min + 1e-8)
 
     ``min`` and ``max`` are taken over the correct rollouts of the same problem. None correct: no bonus. One correct, or
-    equal lengths: ``delta`` (scaled) or 1 (linear). A truncated rollout is a wrong one.
+    equal lengths: ``delta`` (scaled) or 1 (linear). A rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         batch: The groups that are scored together.
@@ -204,7 +206,8 @@ def recut_step(group: Group, *, alpha: NonNegative = 1.0, beta: NonNegative = 1.
         r = (alpha * c - beta * (1 - c)) / n
 
     Each text stands for itself: it makes no difference how many of its siblings are correct, and equally long right
-    ones earn the same. An empty text has no reward (NaN). A truncated text is a wrong one.
+    ones earn the same. An empty text has no reward (NaN). A rollout cut by the token limit counts as the verifier
+    judged it.
 
     Args:
         group: Candidates for the next step of one problem, each with its text.

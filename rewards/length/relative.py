@@ -60,7 +60,9 @@ def shorter_better(group: Group, *, correct_weight: NonNegative = 2.0, length_we
         r = correct_weight * c - length_weight * |L - target|
 
     ``target`` is the shortest correct length of the group, or the group's mean length when none is correct: then the
-    rewards still differ inside the group. Wrong rollouts feel the pressure too.
+    rewards still differ inside the group. Wrong rollouts feel the pressure too. One correct: it gets the full
+    ``correct_weight``. Equal lengths: all are on target. A rollout cut by the token limit counts as the verifier judged
+    it.
 
     Args:
         group: The rollouts of one problem.
@@ -91,9 +93,11 @@ def kimi_length(group: Group) -> Array:
         lambda = 0.5 - (L - min) / (max - min)
         r = lambda if correct else min(0, lambda)
 
-    All equal: 0. None correct: the longer half is still penalised. This is only the length term: the paper adds it to
-    the task reward with a weight it does not publish, after a warm-up without it, so a recipe lists `accuracy` beside
-    it and sets its ``weight`` and ``warmup``.
+    Equal lengths: 0 for all. None correct: the longer half is still penalised. One correct: its place among the wrong
+    ones counts all the same, so it may get -0.5. A rollout cut by the token limit counts as the verifier judged it.
+
+    This is only the length term: the paper adds it to the task reward with a weight it does not publish, after a
+    warm-up without it, so a recipe lists `accuracy` beside it and sets its ``weight`` and ``warmup``.
 
     Args:
         group: The rollouts of one problem.

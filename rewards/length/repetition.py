@@ -26,8 +26,8 @@ def repetition(group: Group, *, ngram_size: Count = 3, max_penalty: Annotated[fl
 
         r = max_penalty * (1 - unique n-grams / n-grams)
 
-    A completion of fewer than ``ngram_size`` tokens gets 0. Correctness, length and the token limit do not enter, so
-    this is only a term: a recipe lists it beside a task reward.
+    A completion of fewer than ``ngram_size`` tokens gets 0. Correctness and length do not enter, and whether a rollout
+    ended by itself does not matter, so this is only a term: a recipe lists it beside a task reward.
 
     Args:
         group: The rollouts of one problem.
@@ -40,7 +40,7 @@ def repetition(group: Group, *, ngram_size: Count = 3, max_penalty: Annotated[fl
     Gaming: Loops longer than the completion, or reworded ones, cost nothing; any long text in a small vocabulary costs
         something.
 
-    Source: Yeo et al., "Demystifying Long Chain-of-Thought Reasoning in LLMs", appendix C.2; huggingface/trl,
+    Source: Yeo et al., "Demystifying Long Chain-of-Thought Reasoning in LLMs"; huggingface/trl,
         ``trl/rewards/other_rewards.py``.
 
     >>> group = Group.of([True, True, False], [4, 5, 1], ids=[[1, 2, 3, 4], [5, 5, 5, 5, 5], [1]])

@@ -51,13 +51,15 @@ def auto_think(
     Args:
         batch: The groups that are scored together.
         stage: Which of the three stages of training. [-]
-        balance: Share of a mode in the batch above which stage 1 holds against it. [share]
-        slope: How fast it does: at 2 a batch of one mode is moved all the way. [-]
-        alpha: Strength of the pressure of stage 3 towards short right answers. [-]
-        beta: Strength of its pull towards long wrong answers. [-]
+        balance: Share of a mode in the batch above which stage 1 holds against it; without effect in stages 2 and 3.
+            [share]
+        slope: How fast it does: at 2 a batch of one mode is moved all the way; without effect in stages 2 and 3. [-]
+        alpha: Strength of the pressure of stage 3 towards short right answers; without effect in stages 1 and 2. [-]
+        beta: Strength of its pull towards long wrong answers; without effect in stages 1 and 2. [-]
 
-    Deviations: The released code also gives -2 to a negative reward whose text repeats itself; that rule reads the text
-        and is left out. Its lengths and rewards are single precision.
+    Deviations: The released code also turns a negative base, which only a wrong direct answer has, into -2 where the
+        text repeats some words 10 or more times in a row or holds a word of 120 or more characters; that rule reads the
+        text and is left out. Its lengths and rewards are single precision.
 
     Gaming: In stages 1 and 2 nothing depends on length. In stage 3 the longer a wrong answer is for its group, the less
         it loses. With ``c`` rare, thinking costs nothing and a direct answer costs 1.

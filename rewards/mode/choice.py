@@ -6,13 +6,16 @@ rollout and 0 for a wrong one.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from laconic.rewards.group import Array, Group
 from laconic.rewards.mode.reading import right, thinks
-from laconic.rewards.registry import NonNegative, Share, reward
+from laconic.rewards.registry import NonNegative, Range, Share, reward
 
 _LENGTH_BLIND = ("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong")
+_Loss = Annotated[float, Range(high=0.0)]
 # Means of verdicts carry rounding, which must not decide between modes that are exactly `delta` apart.
 _ROUNDING = 1e-9
 
@@ -67,24 +70,31 @@ def adapt_think(group: Group, *, delta: Share = 0.05) -> Array:
     uses=("well_formed",),
     claims=_LENGTH_BLIND,
 )
-def thinkless(group: Group, *, think: Share = 0.5, short: Share = 1.0, wrong: Share = 1.0) -> Array:
+def thinkless(
+    group: Group,
+    *,
+    think: Share = 0.5,
+    short: Share = 1.0,
+    wrong_think: _Loss = -1.0,
+    wrong_short: _Loss = -1.0,
+) -> Array:
     """A right direct answer earns more than a right answer after thinking; everything else loses.
 
     Formula::
 
-        r = short   if c and the rollout did not think
-            think   if c and it thought
-            -wrong  otherwise
+        thought:        r = think  if c,  wrong_think  if not
+        did not think:  r = short  if c,  wrong_short  if not
 
-    Right means correct, finished, well formed and with a mode: a rollout without a control token, or cut by the token
-    limit before its answer, loses ``wrong`` like a wrong one. Nothing depends on the group: with none right all get
-    ``-wrong``, and length plays no part.
+    Right means correct, finished, well formed and with a mode: a rollout cut by the token limit is no right one, and
+    one without a control token is no right one and counts as having thought. Nothing depends on the group: with none
+    right all get what wrong ones get, and length plays no part.
 
     Args:
         group: The rollouts of one problem.
         think: Reward of a right answer after thinking; the authors raise it to 0.8 in a second phase. [reward]
         short: Reward of a right direct answer. [reward]
-        wrong: What every other rollout loses. [reward]
+        wrong_think: Reward of every other rollout that thought. [reward]
+        wrong_short: Reward of every other direct answer. [reward]
 
     Deviations: The released code looks for ``<short>`` anywhere in the text, which pays the full reward to a thinking
         answer that mentions it; here the control token counts where it stands first. It has no rule for the token
@@ -103,7 +113,8 @@ def thinkless(group: Group, *, think: Share = 0.5, short: Share = 1.0, wrong: Sh
     """
     assert group.mode is not None
     paid = right(group) & group.finished & np.array([mode is not None for mode in group.mode])
-    return np.where(paid, np.where(thinks(group), think, short), -wrong)
+    thinking = thinks(group)
+    return np.where(paid, np.where(thinking, think, short), np.where(thinking, wrong_think, wrong_short))
 
 
 @reward(paper="arXiv:2505.14631", needs=("mode",), claims=_LENGTH_BLIND)
@@ -118,7 +129,7 @@ def hgpo(group: Group, *, delta: Share = 0.2, alpha: Share = 1.0) -> Array:
 
     Within a mode the paper gives 1 to the answer with the highest score; under a verdict of right or wrong those are
     the right ones. With none right, direct answers win. If the group holds one mode only there is nothing to compare
-    and ``between`` is 0. Length and the token limit play no part.
+    and ``between`` is 0. Length plays no part, and a rollout cut by the token limit counts as the verifier judged it.
 
     Args:
         group: The rollouts of one problem.
@@ -128,13 +139,13 @@ def hgpo(group: Group, *, delta: Share = 0.2, alpha: Share = 1.0) -> Array:
     Deviations: No code was released. The paper standardises the two terms apart and lets the second move only the first
         token, the one that chooses the mode; one reward per rollout reaches all tokens. It samples both modes equally
         often; nothing here forces that. It says nothing about ties: between the modes they go to no thinking (at most
-        ``delta`` apart is no win), and within a mode without a right answer none is best. `between_modes` is that
-        second term by itself, for scores of any kind.
+        ``delta`` apart is no win), and within a mode without a right answer none is best. That second term by itself,
+        for scores of any kind, is `laconic.rewards.mode.choice.between_modes`.
 
     Gaming: A wrong answer in the winning mode gets as much as a right one in the losing mode. Where thinking is right
         less than ``delta`` more often, direct answers win, whatever they cost in accuracy.
 
-    Source: Jiang et al., "Think Only When You Need with Large Hybrid-Reasoning Models", section 2.3, equation 9.
+    Source: Jiang et al., "Think Only When You Need with Large Hybrid-Reasoning Models".
 
     >>> group = Group.of([True, True, True, False], [900, 700, 80, 60], mode=["think", "think", "no_think", "no_think"])
     >>> hgpo(group).tolist(), hgpo(group, delta=0.6).tolist()

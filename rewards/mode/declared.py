@@ -33,7 +33,7 @@ def ada_ctrl(
     counts as the verifier judged it.
 
     Args:
-        group: The rollouts of one problem.
+        group: The rollouts of one problem; `label` is easy or hard (or DR.SAF's words for them, CFRB and PFRB) or null.
         threshold: Share of right rollouts above which a problem is easy. [share]
         label_weight: Weight of the label term; up to 1 a right rollout stays above a wrong one. [reward]
         length_weight: Weight of the length term. [reward]

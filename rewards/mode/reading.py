@@ -12,6 +12,7 @@ import numpy as np
 
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import Array, Group
+from laconic.rewards.outcome import has_form
 
 # A control token counts only where it stands first: a completion that thinks and mentions <short> on the way has
 # thought. ARM's formats are in capitals, which sets <ANSWER> apart from the <answer> of search prompts.
@@ -27,12 +28,19 @@ _STARTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 
+# What a model that does not think in tags may begin with.
+_ANSWER_IN_MODE = re.compile(
+    r"\s*(?:<(?:short|no_think)>|<(?:ANSWER|COT|CODE|LONG_COT)>)(?:(?!</?think>).)*\S(?:(?!</?think>).)*", re.DOTALL
+)
+
 _THINKING = ("think", "thinking", "long", "long_cot")
 _NOT_THINKING = ("no_think", "nothink", "no_thinking", "nothinking", "short", "direct", "short_cot", "code")
 _MODES: dict[str | None, bool] = dict.fromkeys(_THINKING, True) | dict.fromkeys(_NOT_THINKING, False)
 _MODES[None] = True
 
 _LABELS = {"[easy]": "easy", "[hard]": "hard"}
+# DR.SAF's models write CFRB and PFRB.
+_SPELLINGS = {"easy": ("easy", "cfrb"), "hard": ("hard", "pfrb")}
 
 
 def mode_of(text: str) -> str | None:
@@ -56,6 +64,15 @@ def mode_of(text: str) -> str | None:
         if start.match(text):
             return mode
     return "think" if "</think>" in text else None
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether a completion has the form of R1, or begins with a mode that has no thinking tags and then answers.
+
+    >>> [is_well_formed(text) for text in ("<think> 2 + 2 </think> 4", "<short> 4", "<short>", "4")]
+    [True, True, False, False]
+    """
+    return has_form(text) or _ANSWER_IN_MODE.fullmatch(text) is not None
 
 
 def label_of(text: str) -> str | None:
@@ -90,17 +107,17 @@ def right(group: Group) -> Array:
 
 
 def labelled(group: Group, label: str) -> Array:
-    """Whether the column `label` of each rollout is this one; bool, shape (G,).
+    """Whether the column `label` of each rollout is this one, easy or hard; bool, shape (G,).
 
     Raises:
-        DataError: the column holds something else than easy, hard and null.
+        DataError: the column holds something else than easy, hard (or CFRB, PFRB, which mean the same) and null.
     """
     assert group.label is not None
     words = [word and word.lower() for word in group.label]
     for word in words:
-        if word not in ("easy", "hard", None):
-            raise DataError(f"label {word!r}", cure="a label is easy, hard or null")
-    return np.array([word == label for word in words], dtype=bool)
+        if word is not None and not any(word in spellings for spellings in _SPELLINGS.values()):
+            raise DataError(f"label {word!r}", cure="a label is easy, hard or null (CFRB and PFRB mean easy and hard)")
+    return np.array([word in _SPELLINGS[label] for word in words], dtype=bool)
 
 
 def _unusual(mode: str | None) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import NonNegative, Share, reward
-from laconic.rewards.search.formats import well_formed
-from laconic.rewards.search.markup import boxed, form_scores, has_answer, is_research_form, ssrl_form
+from laconic.rewards.search.formats import form_scores, well_formed
+from laconic.rewards.search.markup import boxed, has_answer, is_research_form, ssrl_form
 from laconic.rewards.search.qa import answer_scores, em_scores, exact_match, token_f1
 
 _BLIND = (
@@ -19,9 +19,7 @@ _BLIND = (
 )
 
 
-@reward(
-    paper="arXiv:2503.19470", scope="rollout", needs=("golds",), uses=("answer", "text", "well_formed"), claims=_BLIND
-)
+@reward(paper="arXiv:2503.19470", scope="rollout", uses=("golds", "answer", "text", "well_formed"), claims=_BLIND)
 def research(group: Group, *, form_score: NonNegative = 0.1) -> Array:
     r"""ReSearch: answer F1, a little for a wrong answer in the right form, nothing in the wrong form.
 
@@ -32,15 +30,16 @@ def research(group: Group, *, form_score: NonNegative = 0.1) -> Array:
         r = 0           otherwise
 
     Well formed: thinks paired, each search closed and followed by a result, one answer, and in it a ``\boxed{}`` whose
-    content is what is scored. It is read from the text, or taken from the column `well_formed`. A rollout's reward
-    depends on no other, so none correct, one correct and equal lengths change nothing; one cut by the token limit gets
-    0.
+    content is what is scored. It is read from the text, or taken from the column `well_formed`. Rollouts with neither
+    `answer` nor `text` are scored by their verdict. A rollout's reward depends on no other, so none correct, one
+    correct and equal lengths change nothing; one cut by the token limit gets 0.
 
     Args:
         group: The rollouts of one problem.
         form_score: Of a wrong answer in the right form. [reward]
 
     Deviations: The released code asks for the end-of-sequence token in the text; here the column `finished` says it.
+        The protocol of ReCall, the later version with tool calls, is not read: give its rollouts `well_formed`.
 
     Gaming: Searches cost nothing, and one shared word is enough to leave the floor.
 
@@ -62,7 +61,7 @@ def _unboxed(answer: str) -> str | None:
     return boxed(answer) if "\\boxed{" in answer else answer
 
 
-@reward(paper="arXiv:2505.04588", scope="rollout", needs=("golds",), uses=("answer", "text"), claims=_BLIND)
+@reward(paper="arXiv:2505.04588", scope="rollout", uses=("golds", "answer", "text"), claims=_BLIND)
 def zero_search(group: Group) -> Array:
     """ZeroSearch: answer F1, and nothing else.
 
@@ -71,8 +70,9 @@ def zero_search(group: Group) -> Array:
         r = F1
 
     A rollout's reward depends on no other, so none correct, one correct and equal lengths change nothing; one cut by
-    the token limit before its answer gets 0. What is particular to the paper is the engine, simulated by a model that
-    returns useless documents more and more often: `noise_probability` has that curriculum.
+    the token limit before its answer gets 0. Rollouts with neither `answer` nor `text` are scored by their verdict.
+    What is particular to the paper is the engine, simulated by a model that returns useless documents more and more
+    often: `noise_probability` has that curriculum.
 
     Args:
         group: The rollouts of one problem.
@@ -112,9 +112,7 @@ def noise_probability(step: int, total: int, *, start: float = 0.0, end: float =
     return start + (base**done - 1.0) / (base - 1.0) * (end - start)
 
 
-@reward(
-    paper="arXiv:2508.10874", scope="rollout", needs=("golds",), uses=("answer", "text", "well_formed"), claims=_BLIND
-)
+@reward(paper="arXiv:2508.10874", scope="rollout", uses=("golds", "answer", "text", "well_formed"), claims=_BLIND)
 def ssrl(group: Group, *, em_weight: NonNegative = 0.9, form_weight: NonNegative = 0.1) -> Array:
     """SSRL: exact match, and a little for as many thoughts as searches ask for.
 
@@ -126,8 +124,9 @@ def ssrl(group: Group, *, em_weight: NonNegative = 0.9, form_weight: NonNegative
     The model writes queries and information itself, so thinks and searches are counted in the text; there is no engine.
     The form is 0 above eight thinks, for other tags, nested or open ones, a query that is empty, of several lines or a
     placeholder ("your query"), and a search without information right after it. Rollouts with the column `well_formed`
-    are not read: their form is 1 or 0. A rollout's reward depends on no other, so none correct, one correct and equal
-    lengths change nothing; one cut by the token limit has an open tag, or no answer.
+    are not read: their form is 1 or 0; without a text it is 1 for one with an answer. Without `golds`, or with neither
+    `answer` nor `text`, the verdict is the exact match. A rollout's reward depends on no other, so none correct, one
+    correct and equal lengths change nothing; one cut by the token limit has an open tag, or no answer.
 
     Args:
         group: The rollouts of one problem.

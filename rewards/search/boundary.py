@@ -11,7 +11,7 @@ import numpy as np
 
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import Count, NonNegative, Share, reward
-from laconic.rewards.search.formats import is_search_r1, well_formed
+from laconic.rewards.search.formats import is_ikea, is_search_r1, well_formed
 from laconic.rewards.search.qa import answer_scores, em_scores, token_f1
 
 
@@ -19,7 +19,7 @@ from laconic.rewards.search.qa import answer_scores, em_scores, token_f1
     paper="arXiv:2505.07596",
     scope="rollout",
     needs=("searches",),
-    uses=("invalid_actions", "well_formed"),
+    uses=("invalid_actions", "well_formed", "text"),
     claims=("shorter_is_no_worse", "no_length_pressure_on_wrong", "fewer_searches_is_no_worse"),
 )
 def ikea(
@@ -39,9 +39,11 @@ def ikea(
             attempt_score                                           if wrong and m > 0
             0                                                       if wrong and m = 0
 
-    With the defaults a correct rollout gets 1.6, 1.4, 1.2 and from three searches on 1. Each rollout is scored alone,
-    so nothing changes when none or one is correct. Length plays no part; a rollout cut by the token limit counts as
-    its verdict says, unless `well_formed` is false.
+    With the defaults a correct rollout gets 1.6, 1.4, 1.2 and from three searches on 1. What was invalid is said by
+    `invalid_actions` and `well_formed`; where neither is given it is read from the text: no thinking between tags, a
+    half bracket at "think", "search" or "answer", as in "(search" or "answer]", or the hint that answers an invalid
+    action. Each rollout is scored alone, so nothing changes when none or one is correct. Length plays no part; a
+    rollout cut by the token limit counts as its verdict says, unless its form is wrong.
 
     Args:
         group: The rollouts of one problem.
@@ -50,12 +52,13 @@ def ikea(
         attempt_score: Of a wrong answer after at least one search. [reward]
         invalid_penalty: Lost, with everything else, by an invalid rollout. [reward]
 
-    Deviations: The authors count search tags in the text and find invalid actions by the hint they were answered with;
-        here searches are executed ones, and `invalid_actions` and `well_formed` say what was invalid (nothing, where
-        neither is given). Their label of known and unknown questions does not enter the reward, there or here: the
-        balance comes from training on half easy and half hard questions.
+    Deviations: The authors count search tags in the text; here searches are executed ones. They always read the form
+        from the text; here the two columns come first, and without them and without `text` nothing is invalid. Their
+        label of known and unknown questions does not enter the reward, there or here: the balance comes from training
+        on half easy and half hard questions.
 
-    Gaming: One pointless search turns a wrong answer from 0 into ``attempt_score``.
+    Gaming: One pointless search turns a wrong answer from 0 into ``attempt_score``. Read from text, "(I think)" in a
+        retrieved passage is an invalid rollout.
 
     Source: Huang et al., "Reinforced Internal-External Knowledge Synergistic Reasoning for Efficient Adaptive Search
         Agent"; hzy312/knowledge-r1, ``qa_em.py``.
@@ -69,6 +72,9 @@ def ikea(
 
 
 def _invalid(group: Group) -> Array:
+    """Which rollouts did something invalid, shape (G,): what was recorded comes before what the text shows."""
+    if group.well_formed is None and group.invalid_actions is None:
+        return np.array([text is not None and not is_ikea(text) for text in group.text or [None] * group.size])
     invalid = np.zeros(group.size, dtype=bool)
     if group.invalid_actions is not None:
         invalid |= group.invalid_actions > 0
@@ -79,8 +85,8 @@ def _invalid(group: Group) -> Array:
 
 @reward(
     paper="arXiv:2605.29796",
-    needs=("golds", "searches"),
-    uses=("answer", "text", "well_formed", "search_enabled", "queries"),
+    needs=("searches",),
+    uses=("golds", "answer", "text", "well_formed", "search_enabled", "queries"),
     claims=("shorter_is_no_worse", "no_length_pressure_on_wrong", "fewer_searches_is_no_worse"),
 )
 def saas(
@@ -105,7 +111,8 @@ def saas(
                0                                 undetermined: else
 
     With none correct no search costs. Without the column `search_enabled` all rollouts were allowed to search, and n is
-    taken over all of them. Length plays no part; a rollout cut by the token limit is scored by the answer it got to.
+    taken over all of them. Rollouts with neither `answer` nor `text` are scored by their verdict. One without an answer
+    is not well formed. Length plays no part; a rollout cut by the token limit is scored by the answer it got to.
 
     Args:
         group: The rollouts of one problem, some of them with search disabled (the paper: 4 of 8).
@@ -119,7 +126,8 @@ def saas(
         a NameError, and the rollouts that should not search can. Their optional penalty for repeated text, off in
         their script, is left out; so is their first training stage without cost, which is a recipe's ``warmup``.
         Queries are equal when their texts are. F1 scores an answer yes or no by whether the gold is the same, as in
-        the authors' code, but not a gold that is yes or no.
+        the authors' code, but not a gold that is yes or no. As there, what a question needs is told by exact matches,
+        and who pays by s: the gold's words in another order, an F1 of 1, pay for their searches but show nothing.
 
     Gaming: Only exact answers pay for their searches: an answer that is partly right searches for free. Two lucky
         guesses among the search-disabled rollouts make every search of their siblings expensive.

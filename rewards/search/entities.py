@@ -42,7 +42,8 @@ def webleaper(group: Group, *, beta: Positive = 1.0) -> Array:
         beta: How much more recall counts than precision. [-]
 
     Deviations: No training code was released. That two names are alike to a degree is the paper's, measuring it by
-        token F1 is ours, and so is beta = 1.
+        token F1 is ours, and so is beta = 1. The README's ISE is n / T and does not say which entities n counts; `ise`
+        counts those that were asked for.
 
     Gaming: Near duplicates of one right name raise recall little but cost no precision; searching is free.
 
@@ -80,6 +81,8 @@ def isr(required: Sequence[str], obtained: Sequence[str]) -> float:
 
 def ise(required: Sequence[str], obtained: Sequence[str], actions: float) -> float:
     """Information-seeking efficiency: required entities obtained per action; 0 without an action.
+
+    The authors write n / T; that n counts the required entities, and not every one that was found, is our reading.
 
     >>> ise(["Marie Curie", "Max Planck"], ["max planck"], actions=4)
     0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -12,7 +13,14 @@ from laconic.rewards.group import Array, Group
 from laconic.rewards.judge import number
 from laconic.rewards.registry import Judged, NonNegative, reward
 from laconic.rewards.search.markup import has_answer
-from laconic.rewards.search.qa import answer_scores, cover_match, em_scores, f1_scores, normalize_answer
+from laconic.rewards.search.qa import (
+    answer_scores,
+    cover_match,
+    em_scores,
+    f1_scores,
+    normalize_answer,
+    required_golds,
+)
 
 _MARKS = frozenset("*#")
 
@@ -20,8 +28,8 @@ _MARKS = frozenset("*#")
 @reward(
     paper="arXiv:2509.00877",
     scope="rollout",
-    needs=("golds", "notes", "entailment"),
-    uses=("answer", "text"),
+    needs=("entailment",),
+    uses=("golds", "notes", "answer", "text"),
     claims=("shorter_is_no_worse", "no_length_pressure_on_wrong"),
     abstains=True,
     judged=Judged(
@@ -40,9 +48,11 @@ def evinote(group: Group, *, outcome: Literal["em", "f1"] = "em", mark_bonus: No
         q = mark_bonus               if the notes hold ``*`` or ``#`` marks, each one closed
         q = 0                        otherwise, and always without an answer or without a note
 
-    The probability is an injected judge's (the paper uses an entailment model), the largest over the golds; where the
-    judge gave none the reward abstains. A rollout's reward depends on no other, so none correct, one correct and equal
-    lengths change nothing; one cut before its answer keeps only the probability.
+    The notes are the column `notes`, or the texts of ``<summary>``; rollouts with neither column count as having a note
+    without marks. The probability is an injected judge's (the paper uses an entailment model), the largest over the
+    golds; where the judge gave none the reward abstains. Without `golds`, or with neither `answer` nor `text`, the
+    verdict is the exact match; the F1 of an answer then cannot be had. A rollout's reward depends on no other, so none
+    correct, one correct and equal lengths change nothing; one cut before its answer keeps only the probability.
 
     Args:
         group: The rollouts of one problem.
@@ -66,13 +76,20 @@ def evinote(group: Group, *, outcome: Literal["em", "f1"] = "em", mark_bonus: No
     >>> evinote(group).tolist()
     [1.9, 0.2]
     """
-    assert group.notes is not None
     assert group.entailment is not None
     score = em_scores(group) if outcome == "em" else answer_scores(group, _set_f1)
-    marked = np.array([has_closed_marks(notes) for notes in group.notes])
+    written = notes_of(group, "summary") or (("",),) * group.size
+    marked = np.array([has_closed_marks(notes) for notes in written])
     score = np.where(score > 0, score, mark_bonus * marked)
-    noted = np.array([bool(notes) for notes in group.notes])
+    noted = np.array([bool(notes) for notes in written])
     return np.where(noted & has_answer(group), score, 0.0) + group.entailment
+
+
+def notes_of(group: Group, tag: str) -> tuple[tuple[str, ...], ...] | None:
+    """The notes of each rollout: the column `notes`, else what its text has between these tags; None without both."""
+    if group.notes is not None or group.text is None:
+        return group.notes
+    return tuple(tuple(re.findall(f"<{tag}>(.*?)</{tag}>", text or "", re.DOTALL)) for text in group.text)
 
 
 def has_closed_marks(notes: Sequence[str]) -> bool:
@@ -104,8 +121,7 @@ def _set_f1(prediction: str, golds: Sequence[str]) -> float:
 @reward(
     paper="arXiv:2505.11277",
     scope="rollout",
-    needs=("golds", "notes"),
-    uses=("answer", "text"),
+    uses=("golds", "notes", "answer", "text"),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def autorefine(group: Group, *, refine_score: NonNegative = 0.1) -> Array:
@@ -117,8 +133,9 @@ def autorefine(group: Group, *, refine_score: NonNegative = 0.1) -> Array:
         r = refine_score  if F1 = 0 and a gold stands in the notes (the texts of ``<refine>``), put together
         r = 0             otherwise, and without an answer
 
-    A rollout's reward depends on no other, so none correct, one correct and equal lengths change nothing; one cut by
-    the token limit before its answer gets 0.
+    The notes are the column `notes`, or read from the text; rollouts with neither wrote none. Rollouts with neither
+    `answer` nor `text` are scored by their verdict. A rollout's reward depends on no other, so none correct, one
+    correct and equal lengths change nothing; one cut by the token limit before its answer gets 0.
 
     Args:
         group: The rollouts of one problem.
@@ -139,7 +156,8 @@ def autorefine(group: Group, *, refine_score: NonNegative = 0.1) -> Array:
     >>> autorefine(group).tolist()
     [1.0, 0.1, 0.0]
     """
-    assert group.notes is not None
     f1 = f1_scores(group)
-    hits = np.array([cover_match(" ".join(notes), group.golds or ()) if notes else 0.0 for notes in group.notes])
+    written = notes_of(group, "refine") or ((),) * group.size
+    golds = required_golds(group, "looks for them in the notes") if any(written) else ()
+    hits = np.array([cover_match(" ".join(notes), golds) if notes else 0.0 for notes in written])
     return np.where(has_answer(group), np.where(f1 > 0, f1, refine_score * hits), 0.0)

@@ -1,7 +1,7 @@
 """The forms of completion that search papers ask for. Only the completion is read, never the prompt.
 
 A rollout that was recorded with the column `well_formed` is believed: whoever ran the episode knows more about it than
-its text shows. Text is read only without that column.
+its text shows. Text is read only without that column, and without text all there is to go by is whether it answered.
 """
 
 from __future__ import annotations
@@ -15,16 +15,24 @@ from laconic.rewards.group import Array, Group
 
 
 def well_formed(group: Group, is_valid: Callable[[str], bool]) -> Array:
-    """Whether each rollout has the form asked for, shape (G,).
+    """Whether each rollout has the form asked for, shape (G,): `form_scores` of a form that one has or has not."""
+    return form_scores(group, is_valid) > 0
 
-    The column `well_formed` where it is given, else `is_valid` of the text. Rollouts with neither count as well formed,
-    as those that do not say whether they finished count as finished.
+
+def form_scores(group: Group, rule: Callable[[str], float]) -> Array:
+    """How good each rollout's form is, shape (G,), for forms of which there are degrees.
+
+    The column `well_formed` as 1 and 0 where it is given, else `rule` of the text. A rollout without a text is well
+    formed if it has an answer; where nobody says what was answered either it counts as well formed, as those that do
+    not say whether they finished count as finished.
     """
     if group.well_formed is not None:
-        return group.well_formed
-    if group.text is None:
-        return np.ones(group.size, dtype=bool)
-    return np.array([text is not None and is_valid(text) for text in group.text], dtype=bool)
+        return group.well_formed.astype(float)
+    if group.text is None and group.answer is None:
+        return np.ones(group.size)
+    nothing = (None,) * group.size
+    pairs = zip(group.text or nothing, group.answer or nothing, strict=True)
+    return np.array([float(answer is not None if text is None else rule(text)) for text, answer in pairs])
 
 
 def _block(tag: str, inside: str) -> str:
@@ -72,6 +80,22 @@ def is_hiprag(text: str) -> bool:
         return False
     steps = [step.partition("</step>") for step in thinking.split("<step>")[1:]]
     return bool(steps) and all(closed and _STEP.fullmatch(step) for step, closed, _ in steps)
+
+
+_IKEA_HINT = "My previous action is invalid"
+_IKEA_BRACKETS = re.compile(r"[(\[](?:think|search|answer)|(?:think|search|answer)[)\]]")
+
+
+def is_ikea(text: str) -> bool:
+    """IKEA's form: it thinks between tags, no tag is in round or square brackets, and no action was called invalid.
+
+    Brackets anywhere in the text count, one half of a pair too.
+
+    >>> is_ikea("<think>a</think><answer>b</answer>"), is_ikea("<think>a</think>[answer]b"), is_ikea("<think>a")
+    (True, False, False)
+    """
+    thinking = "<think>" in text and "</think>" in text
+    return thinking and _IKEA_HINT not in text and _IKEA_BRACKETS.search(text) is None
 
 
 def is_mash_relaxed(text: str) -> bool:

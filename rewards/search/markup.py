@@ -7,7 +7,6 @@ and no rule is run (`laconic.rewards.search.formats.well_formed`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +16,10 @@ from laconic.rewards.search.qa import predictions
 _TAG = re.compile(r"<(/?)([A-Za-z_][\w-]*)\s*>")
 _SSRL_TAGS = frozenset({"think", "search", "information", "answer"})
 _SSRL_MOST_THINKS = 8
+_SEARCH = re.compile("<(/?)(search)>")
+_HIER_TOOL = re.compile(
+    "<(/?)(chunk_search|graph_search|get_adjacent_passages|web_search|browse_url|(?:local|web|all)_search_agent)>"
+)
 # What a model copies from the prompt's own example instead of asking something.
 _PLACEHOLDERS = frozenset({"query", "your query", "search query", "your search query"})
 
@@ -39,17 +42,6 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 _R1_ANSWER_WORDS = 10
 
 
-def form_scores(group: Group, rule: Callable[[str], float]) -> Array:
-    """How good each rollout's form is, shape (G,), for forms of which there are degrees.
-
-    The column `well_formed` as 1 and 0 where it is given, else `rule` of the text; rollouts with neither count as well
-    formed.
-    """
-    if group.text is None or group.well_formed is not None:
-        return np.ones(group.size) if group.well_formed is None else group.well_formed.astype(float)
-    return np.array([float(rule(text or "")) for text in group.text])
-
-
 def has_answer(group: Group) -> Array:
     """Whether an answer could be read from each rollout, shape (G,); true without the columns it could be read from."""
     if group.answer is None and group.text is None:
@@ -64,21 +56,41 @@ def nothing_after_answer(text: str) -> bool:
 
 def is_research_form(text: str) -> bool:
     r"""ReSearch: thinks paired, each search closed and answered by a result, one answer with a ``\boxed{}`` in it."""
-    thinks = text.count("<think>")
-    if not thinks or thinks != text.count("</think>"):
-        return False
-    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
-        return False
     answer = text[text.find("<answer>") : text.find("</answer>")]
-    return _searches_get_results(text) and boxed(answer) is not None
+    return _thinks_and_answers(text) and _calls_get_results(text, _SEARCH) and boxed(answer) is not None
 
 
-def _searches_get_results(text: str) -> bool:
+def is_hier_search_form(text: str) -> bool:
+    """HierSearch: as ReSearch, for any of its tools, and without a box around the answer.
+
+    >>> is_hier_search_form("<think>a</think><web_search>q</web_search><result>r</result><answer>b</answer>")
+    True
+    >>> is_hier_search_form("<think>a</think><web_search>q</web_search><answer>b</answer>")
+    False
+    """
+    return _thinks_and_answers(text) and _calls_get_results(text, _HIER_TOOL)
+
+
+def _thinks_and_answers(text: str) -> bool:
+    """Thinking is there and every block of it closed; one answer, opened before it is closed."""
+    thinks = text.count("<think>")
+    paired = 0 < thinks == text.count("</think>") and text.count("<answer>") == text.count("</answer>") == 1
+    return paired and text.find("<answer>") < text.find("</answer>")
+
+
+def _calls_get_results(text: str, call: re.Pattern[str]) -> bool:
+    """Every call (group 1: empty where it opens, a slash where it closes; 2: the tool) is closed, then answered."""
+    tags = list(call.finditer(text))
     place = 0
-    while (start := text.find("<search>", place)) >= 0:
-        end, result = text.find("</search>", start), text.find("<result>", start)
+    for opened in tags:
+        if opened[1] or opened.start() < place:
+            continue
+        start, result = opened.start(), text.find("<result>", opened.start())
+        end = next((tag.start() for tag in tags if tag[1] and tag.start() > start), -1)
         place = text.find("</result>", max(result, 0))
         if not start < end < result < place:
+            return False
+        if any(start < tag.start() < place and not tag[1] and tag[2] != opened[2] for tag in tags):
             return False
     return True
 
@@ -149,9 +161,13 @@ def graph_r1_form(text: str) -> float:
         # It stopped with a query, and as a last turn only an answer counts.
         queries = queries[:-1]
     asked = sum(_QUERY_TURN.fullmatch(turn.strip()) is not None for turn in queries)
-    last = last.strip()
-    answered = last.startswith("<think>") and "</think>\n<answer>" in last and last.endswith("</answer>")
-    return 0.5 * asked + 0.5 * answered
+    return 0.5 * asked + 0.5 * is_graph_r1_end(text)
+
+
+def is_graph_r1_end(text: str) -> bool:
+    """Graph-R1: the last turn is thinking and an answer, nothing else."""
+    last = _NOT_THE_MODELS.sub("", text).split("</query>")[-1].strip()
+    return last.startswith("<think>") and "</think>\n<answer>" in last and last.endswith("</answer>")
 
 
 def r1_searches(text: str) -> int | None:

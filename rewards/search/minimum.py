@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from laconic.rewards.errors import DataError
 from laconic.rewards.group import Array, Batch, Group
 from laconic.rewards.registry import Count, NonNegative, Share, reward
 from laconic.rewards.search.formats import is_mash_relaxed, is_mash_strict, well_formed
@@ -55,7 +56,7 @@ def otc_penalty(searches: Array, fewest: float, max_searches: int) -> Array:
 @reward(
     paper="arXiv:2510.01152",
     needs=("searches",),
-    uses=("well_formed", "text"),
+    uses=("well_formed", "text", "answer"),
     claims=(
         "right_above_wrong",
         "shorter_is_no_worse",
@@ -74,14 +75,14 @@ class Mash:
         otc:          r = c * cos(m pi / (2 m + max_searches))  if n = 0,  c * sin(pi m / (m + n))  otherwise
         otc_strict:   as otc, but 0 for m > 0 if n = 0
 
-    With format "multiply" c is 0 for a correct rollout that is not well formed, and a well formed rollout that earns
-    nothing gets ``format_weight`` in the first ``format_steps`` steps; with "add", ``format_weight`` is added to c of
-    every well formed rollout. With none correct all get 0 (or their format score) and n stays as it was; one correct
-    rollout gets 1 unless an earlier batch needed fewer searches (linear looks at neither). Length plays no part; a
-    rollout cut by the token limit counts as its verdict says.
+    With format "multiply" c is 0 for a correct rollout that is not well formed, which does not count for n either, and
+    a well formed wrong one gets ``format_weight`` in the first ``format_steps`` steps; with "add", ``format_weight`` is
+    added to c of every well formed rollout. With none correct all get 0 (or their format score) and n stays as it was;
+    one correct rollout gets 1 unless an earlier batch needed fewer searches (linear looks at neither). Length plays no
+    part; a rollout cut by the token limit counts as its verdict says. The searches of wrong rollouts may be unknown.
 
     Args:
-        variant: Shape of the penalty. [-]
+        variant: Shape of the penalty; "exp" is the authors' name for exponential. [-]
         decay: What one search too many leaves, for exponential: 0.5 for single-hop questions, 0.8 for multi-hop ones.
             [share of the reward]
         max_searches: The episode's limit, for linear and both otc. [searches]
@@ -89,12 +90,14 @@ class Mash:
         form: Which of the two forms the text is held to where `well_formed` is not given. [-]
         top_k: Documents per search, which the strict form counts. [documents]
         format_weight: Worth of the form. [reward]
-        format_steps: How long "multiply" pays for the form of wrong rollouts. [optimiser steps]
+        format_steps: How long "multiply" pays for the form of wrong rollouts. Steps are counted by how many are done:
+            ours from 0 to 4 are the authors' from 1 to 5. [optimiser steps]
 
     Deviations: The authors take n over rollouts with any reward, so that in their first steps a well formed wrong
         rollout lowers n, and they scale its format score by the penalty; here n is taken over correct rollouts only and
         the format score of a wrong rollout is not scaled. They count a search that was refused at the limit; here only
-        executed ones count. Their F1 outcome is left out: c is the verdict.
+        executed ones count. Their F1 outcome is left out: c is the verdict. They remember n by data set and question,
+        here it is by problem id alone: ids must be unique over all tasks that are trained on together.
 
     Gaming: A problem that was once guessed right without a search makes every later search of it expensive, for good.
         With a format score, a well formed wrong answer can beat a right one after many searches.
@@ -113,7 +116,7 @@ class Mash:
     def __init__(
         self,
         *,
-        variant: Literal["exponential", "linear", "otc", "otc_strict"] = "exponential",
+        variant: Literal["exponential", "exp", "linear", "otc", "otc_strict"] = "exponential",
         decay: Share = 0.5,
         max_searches: Count = 5,
         format: Literal["none", "multiply", "add"] = "none",
@@ -130,35 +133,46 @@ class Mash:
     def __call__(self, batch: Batch) -> Array:
         """Remember the fewest searches of each problem of a batch, this batch included, and score it."""
         for group in batch:
-            if group.problem_id is not None and group.correct.any():
-                self._fewest[group.problem_id] = self._needed(group)
-        return batch.gather(self._score)
+            _refuse_unknown_searches(group)
+        formed = [self._formed(group) for group in batch]
+        for group, is_formed in zip(batch, formed, strict=True):
+            if group.problem_id is not None and self._counted(group, is_formed).any():
+                self._fewest[group.problem_id] = self._needed(group, is_formed)
+        parts = [self._score(group, is_formed) for group, is_formed in zip(batch, formed, strict=True)]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _needed(self, group: Group) -> float:
-        """The fewest searches of a correct rollout, ever; infinite without one."""
-        here = group.searches[group.correct].min(initial=np.inf)
+    def _formed(self, group: Group) -> Array:
+        """Which rollouts have the form that is paid for, shape (G,); all, where none is."""
+        return np.ones(group.size, dtype=bool) if self.format == "none" else well_formed(group, self._is_valid)
+
+    def _counted(self, group: Group, formed: Array) -> Array:
+        """The rollouts that show how many searches are needed, shape (G,): those whose answer earns something."""
+        return group.correct & formed if self.format == "multiply" else group.correct
+
+    def _needed(self, group: Group, formed: Array) -> float:
+        """The fewest searches of a counted rollout, ever; infinite without one."""
+        here = group.searches[self._counted(group, formed)].min(initial=np.inf)
         return float(min(here, self._fewest.get(group.problem_id, np.inf)))
 
-    def _score(self, group: Group) -> Array:
-        if self.format == "none":
-            kept = group.correct.astype(float)
-            return kept * self._penalty(group) if group.correct.any() else kept
-        formed = well_formed(group, self._is_valid)
-        if self.format == "add":
-            worth = group.correct + self.format_weight * formed
-        else:
-            early = group.progress.step < self.format_steps
-            worth = np.where(group.correct, 1.0, self.format_weight * early) * formed
-        return np.where(group.correct, worth * self._penalty(group), worth) if group.correct.any() else worth
+    def _score(self, group: Group, formed: Array) -> Array:
+        early = group.progress.step < self.format_steps
+        worth = {
+            "none": group.correct.astype(float),
+            "multiply": np.where(group.correct, 1.0, self.format_weight * early) * formed,
+            "add": group.correct + self.format_weight * formed,
+        }[self.format]
+        if not self._counted(group, formed).any():
+            return worth
+        return np.where(group.correct, worth * self._penalty(group, formed), worth)
 
-    def _penalty(self, group: Group) -> Array:
-        """What a correct rollout keeps of its worth; without meaning for wrong ones."""
+    def _penalty(self, group: Group, formed: Array) -> Array:
+        """What a counted rollout keeps of its worth; without meaning for others."""
         if self.variant == "linear":
             return linear_penalty(group.searches, self.max_searches)
-        fewest = self._needed(group)
-        # A wrong rollout may have searched less than was needed; its power would overflow.
+        fewest = self._needed(group, formed)
+        # A rollout that is not counted may have searched less than was needed; its power would overflow.
         searches = np.maximum(group.searches, fewest)
-        if self.variant == "exponential":
+        if self.variant in ("exponential", "exp"):
             return exponential_penalty(searches, fewest, self.decay)
         kept = otc_penalty(searches, fewest, self.max_searches)
         return kept * (searches == 0) if self.variant == "otc_strict" and fewest == 0 else kept
@@ -170,3 +184,12 @@ class Mash:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a history."""
         self._fewest = dict(state["fewest"])
+
+
+def _refuse_unknown_searches(group: Group) -> None:
+    # Before anything is remembered: a batch that cannot be scored must leave no trace.
+    if np.isnan(group.searches[group.correct]).any():
+        raise DataError(
+            f"mash: a correct rollout of problem {group.problem_id!r} has null for 'searches'",
+            cure="give every correct rollout the number of its executed searches",
+        )

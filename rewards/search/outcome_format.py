@@ -10,7 +10,8 @@ import numpy as np
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import Share, reward
 from laconic.rewards.search.formats import is_search_r1, well_formed
-from laconic.rewards.search.qa import cover_scores, em_scores, f1_scores, normalize_answer, predictions
+from laconic.rewards.search.markup import has_answer
+from laconic.rewards.search.qa import cover_scores, em_scores, f1_scores, normalize_answer, required_golds
 
 _INFORMATION = re.compile(r"<information>(.*?)</information>", re.DOTALL)
 
@@ -18,8 +19,7 @@ _INFORMATION = re.compile(r"<information>(.*?)</information>", re.DOTALL)
 @reward(
     paper="arXiv:2503.09516",
     scope="rollout",
-    needs=("golds",),
-    uses=("answer", "text", "well_formed", "passages"),
+    uses=("golds", "answer", "text", "well_formed", "passages"),
     claims=(
         "right_above_wrong",
         "shorter_is_no_worse",
@@ -51,7 +51,8 @@ def search_r1(
     ``hit`` is 1 if a gold stands in a retrieved passage. Each rollout is scored alone, so nothing changes when none or
     one is correct. The format is (think, search, information) any number of times, then think, answer. A rollout cut
     by the token limit is scored by the answer it got to. Rollouts with neither `answer` nor `text` are scored by their
-    verdict, and count as well formed where neither `text` nor `well_formed` says otherwise.
+    verdict; so are all of a problem without `golds`, where "f1" and ``retrieval_score`` cannot be had. Where neither
+    `text` nor `well_formed` tells the form, a rollout without an answer is malformed and every other one well formed.
 
     Args:
         group: The rollouts of one problem.
@@ -86,19 +87,13 @@ def search_r1(
         return right
     formed = well_formed(group, is_search_r1)
     hit = _retrieved(group) if retrieval_score else 0.0
-    wrong = np.where(formed, structure_format_score + retrieval_score * hit, final_format_score * _answered(group))
+    wrong = np.where(formed, structure_format_score + retrieval_score * hit, final_format_score * has_answer(group))
     return np.where(right, 1.0 - structure_format_score * ~formed, wrong)
-
-
-def _answered(group: Group) -> Array:
-    if group.answer is None and group.text is None:
-        return np.ones(group.size, dtype=bool)
-    return np.array([answer is not None for answer in predictions(group)])
 
 
 def _retrieved(group: Group) -> Array:
     """Whether a gold stands in what a search returned, shape (G,)."""
-    golds = [normalize_answer(gold) for gold in group.golds]
+    golds = [normalize_answer(gold) for gold in required_golds(group, "looks for them in the passages")]
     found = [any(gold in block for block in blocks for gold in golds) for blocks in _blocks(group)]
     return np.array(found, dtype=bool)
 

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from laconic.rewards.errors import DataError
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import Count, NonNegative, Share, reward
 from laconic.rewards.search.formats import is_hiprag, well_formed
-from laconic.rewards.search.qa import answer_scores, em_scores, token_f1
+from laconic.rewards.search.qa import answer_scores, em_scores, match_scores, token_f1
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION_TO_SPACE = str.maketrans(dict.fromkeys(string.punctuation, " "))
@@ -59,7 +60,8 @@ def inforage(
         place in the batch instead of the rollout's, so that a rollout can get its neighbour's; by default coverage is
         that of all searches together, always with the rollout's own gold passages. Decay counts executed searches,
         theirs counts the turns in which the rollout was still unfinished. Without `golds` the verdict is the exact
-        match.
+        match, and the F1 of an answer cannot be had. `searches` must be the length of `retrieved`: a search that
+        returned nothing stands there as an empty list.
 
     Gaming: A wrong answer is paid for good searches, and a second search is free whether it was needed or not.
 
@@ -72,17 +74,28 @@ def inforage(
     >>> inforage(group).round(4).tolist()
     [1.083, 0.1]
     """
+    _refuse_other_counts(group)
     score = em_scores(group) if outcome == "em" else answer_scores(group, partial(token_f1, yes_no="off"))
     kept = np.where(group.searches > free_searches, decay ** np.maximum(group.searches - 1.0, 0.0), 1.0)
     return (score + gain_weight * _coverage(group, coverage)) * kept
 
 
+def _refuse_other_counts(group: Group) -> None:
+    for searches, retrieved in zip(group.searches.tolist(), group.retrieved, strict=True):
+        if searches != len(retrieved):
+            raise DataError(
+                f"inforage: a rollout has {len(retrieved)} searches in 'retrieved' and {searches:g} in 'searches'",
+                cure="give 'retrieved' one list per executed search, an empty one for a search that returned nothing",
+            )
+
+
 def _coverage(group: Group, over: str) -> Array:
     """The share of the gold passages that the searches found, shape (G,)."""
-    wanted = set(group.gold_ids)
+    wanted = set(map(str, group.gold_ids))
     if not wanted:
         return np.zeros(group.size)
-    found = [[wanted.intersection(passages) for passages in searches] for searches in group.retrieved]
+    # Ids are compared as texts: the same passage may be 7 in one file and "7" in another.
+    found = [[wanted.intersection(map(str, passages)) for passages in searches] for searches in group.retrieved]
     if over == "union":
         counts = [len(set().union(*searches)) for searches in found]
     else:
@@ -113,7 +126,7 @@ def hiprag(
     An episode without any step has the full bonus. As released the denominator is m, and the bonus is full at m = 0.
     Correct means that a gold stands in the answer. Each rollout is scored alone, so nothing changes when none or one is
     correct. Length plays no part; a rollout cut by the token limit has no closed answer, so that its text is not well
-    formed.
+    formed. Without a text and `well_formed`, a rollout without an answer is malformed and every other one well formed.
 
     Args:
         group: The rollouts of one problem.
@@ -139,13 +152,25 @@ def hiprag(
     >>> hiprag(group).round(4).tolist(), hiprag(group, as_released=True).round(4).tolist()
     ([1.2, 1.4, 0.2], [1.2, 1.8, 0.2])
     """
-    right = group.correct if group.golds is None else answer_scores(group, _stands_in) == 1
+    _refuse_impossible(group, "over_searches", "searches")
+    _refuse_impossible(group, "under_searches", "reasoning_steps")
+    right = match_scores(group, _stands_in) == 1
     formed = well_formed(group, is_hiprag)
     steps = group.searches if as_released else group.searches + group.reasoning_steps
     good = group.searches - group.over_searches + group.reasoning_steps - group.under_searches
     share = np.divide(good, steps, out=np.ones(group.size), where=steps > 0)
     best = np.where(formed, 1.0 + process_bonus * share, 1.0 - format_weight)
     return np.where(right, best, format_weight * formed)
+
+
+def _refuse_impossible(group: Group, blamed: str, all_of_them: str) -> None:
+    """A rollout cannot have more steps to blame than steps."""
+    some, every = getattr(group, blamed), getattr(group, all_of_them)
+    for at in np.flatnonzero(some > every)[:1]:
+        raise DataError(
+            f"hiprag: a rollout has {some[at]:g} {blamed!r} among {every[at]:g} {all_of_them!r}",
+            cure=f"count in {blamed!r} only steps that are counted in {all_of_them!r}",
+        )
 
 
 def _stands_in(prediction: str, golds: Sequence[str]) -> float:

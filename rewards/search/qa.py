@@ -109,46 +109,71 @@ def last_answer(text: str | None) -> str | None:
 
 
 def predictions(group: Group) -> tuple[str | None, ...]:
-    """The answer of each rollout: the column `answer` where it is given, else what `last_answer` reads from `text`.
+    """The answer of each rollout: its `answer` where it is not None, else what `last_answer` reads from its `text`.
 
     Raises:
         DataError: the rollouts have neither.
     """
-    if group.answer is not None:
-        return group.answer
     if group.text is None:
-        raise DataError("the rollouts have neither 'answer' nor 'text'", cure="give every rollout one of the two keys")
-    return tuple(map(last_answer, group.text))
+        if group.answer is None:
+            cure = "give every rollout one of the two keys"
+            raise DataError("the rollouts have neither 'answer' nor 'text'", cure=cure)
+        return group.answer
+    if group.answer is None:
+        return tuple(map(last_answer, group.text))
+    pairs = zip(group.answer, group.text, strict=True)
+    return tuple(last_answer(text) if answer is None else answer for answer, text in pairs)
 
 
 def em_scores(group: Group) -> Array:
-    """`exact_match` of each rollout, shape (G,); the verdict `correct` where the problem has no golds."""
-    return group.correct.astype(float) if group.golds is None else answer_scores(group, exact_match)
+    """`exact_match` of each rollout, shape (G,); see `match_scores`."""
+    return match_scores(group, exact_match)
 
 
 def f1_scores(group: Group) -> Array:
-    """`token_f1` of each rollout, shape (G,)."""
+    """`token_f1` of each rollout, shape (G,); see `answer_scores`."""
     return answer_scores(group, token_f1)
 
 
 def cover_scores(group: Group) -> Array:
-    """`cover_match` of each rollout, shape (G,)."""
-    return answer_scores(group, cover_match)
+    """`cover_match` of each rollout, shape (G,); see `match_scores`."""
+    return match_scores(group, cover_match)
+
+
+def match_scores(group: Group, score: Score) -> Array:
+    """A score that is 1 or 0, of each rollout's answer against the golds of its problem, shape (G,).
+
+    Where the problem has no golds, or the rollouts neither `answer` nor `text`, the verdict `correct` stands in: it is
+    what a verifier found when it compared the answer with the golds.
+    """
+    return group.correct.astype(float) if group.golds is None else answer_scores(group, score)
 
 
 def answer_scores(group: Group, score: Score) -> Array:
-    """The score of each rollout's answer against the golds of its problem, shape (G,).
+    """The score of each rollout's answer against the golds of its problem, shape (G,), for scores between 0 and 1 too.
 
     Rollouts that carry neither `answer` nor `text` are scored by their verdict `correct`, as 1 or 0.
 
     Raises:
-        DataError: the problem has no golds.
+        DataError: there are answers, and the problem has no golds to compare them with. How much of an answer is right
+            cannot be told from a verdict.
     """
-    if group.golds is None:
-        raise DataError("the problem has no 'golds'", cure="give every problem its accepted answers as the key 'golds'")
     if group.answer is None and group.text is None:
         return group.correct.astype(float)
+    golds = required_golds(group, "scores how much of an answer is right")
     answers = predictions(group)
     # Siblings often agree, so each answer is scored once.
-    scores = {answer: 0.0 if answer is None else score(answer, group.golds) for answer in set(answers)}
+    scores = {answer: 0.0 if answer is None else score(answer, golds) for answer in set(answers)}
     return np.array([scores[answer] for answer in answers])
+
+
+def required_golds(group: Group, why: str) -> tuple[str, ...]:
+    """The golds of the problem.
+
+    Raises:
+        DataError: it has none; `why` says what the reward does that needs them.
+    """
+    if group.golds is None:
+        cure = "give every problem its accepted answers as the key 'golds'"
+        raise DataError(f"the problem has no 'golds', and this reward {why}", cure=cure)
+    return group.golds

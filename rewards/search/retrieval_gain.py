@@ -17,8 +17,8 @@ from laconic.rewards.search.tfidf import similarities
 @reward(
     paper="arXiv:2505.15107",
     scope="rollout",
-    needs=("golds", "queries", "gold_queries", "passages", "gold_passages"),
-    uses=("answer", "text", "well_formed", "retrieved"),
+    needs=("queries", "gold_queries", "passages", "gold_passages"),
+    uses=("golds", "answer", "text", "well_formed", "retrieved"),
     claims=("shorter_is_no_worse", "no_length_pressure_on_wrong"),
     slow="compares every passage with every gold passage by TF-IDF; what was compared before is remembered",
 )
@@ -35,19 +35,21 @@ def step_search(group: Group, *, key_weight: NonNegative = 0.618, step_weight: N
         redundancy  share of the returned passages that this rollout had already seen
 
     A rollout's reward depends on no other, so none correct, one correct and equal lengths change nothing. One cut by
-    the token limit before its answer gets -1. Passages are the same if their ids (`retrieved`) are, or their texts
-    where there are no ids. The parts are public: `key_score`, `information_gains`, `redundancies`; a trainer with
-    token-level rewards puts each step's part on its search.
+    the token limit before its answer gets -1. Text after the answer means text after the last ``</answer>``. Passages
+    are their bodies, without a title. They are the same if their ids (`retrieved`) are, or their texts where there are
+    no ids. Rollouts with neither `answer` nor `text` are scored by their verdict. The parts are public: `key_score`,
+    `information_gains`, `redundancies`; a trainer with token-level rewards puts each step's part on its search.
 
     Args:
         group: The rollouts of one problem.
         key_weight: Of the sub-question bonus. [reward]
-        step_weight: Of gain and redundancy; 0 leaves the reward for the outcome alone. [reward]
+        step_weight: Of gain and redundancy; 0 leaves the released code's score of the whole completion. [reward]
 
     Deviations: The released code writes a step's score into the row that it then adds to itself, so that steps weigh
         1.6 instead of 0.6; a later, weaker query overwrites a better match of the same sub-question; passages are
         compared by text. None of it is followed. Each F1 is rounded to four digits and has no rule for yes and no, as
-        there. The paper's steps are rewards of tokens; here they are added up.
+        there. The paper's steps are rewards of tokens; here they are added up, and ``step_weight=0`` gives the score
+        that the released code puts on the last token.
 
     Gaming: A wrong answer after good searches earns up to ``key_weight + step_weight``, a right one without any
         search 1: there is always a reason to search.
@@ -71,12 +73,17 @@ def step_search(group: Group, *, key_weight: NonNegative = 0.618, step_weight: N
     keys = np.array([key_score(queries, gold_queries) for queries in group.queries])
     steps = np.array(
         [
-            sum(information_gains(passages, golds)) - sum(redundancies(ids)) if golds else 0.0
+            sum(information_gains(passages, golds)) - sum(redundancies(list(map(_as_texts, ids)))) if golds else 0.0
             for passages, ids in zip(group.passages, seen, strict=True)
         ]
     )
     score = answer_scores(group, rounded_f1) + key_weight * keys + step_weight * steps
     return np.where(has_answer(group) & well_formed(group, nothing_after_answer), score, -1.0)
+
+
+def _as_texts(ids: Sequence[object]) -> list[str]:
+    """Ids may be numbers in one search and texts in the next."""
+    return list(map(str, ids))
 
 
 def rounded_f1(prediction: str | None, golds: Sequence[str]) -> float:

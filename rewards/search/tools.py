@@ -13,20 +13,23 @@ import numpy as np
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import NonNegative, reward
-from laconic.rewards.search.formats import well_formed
+from laconic.rewards.search.formats import form_scores, well_formed
 from laconic.rewards.search.markup import (
-    form_scores,
     graph_r1_form,
     has_answer,
+    is_graph_r1_end,
+    is_hier_search_form,
     is_r1_closed,
     is_r1_llama_form,
     is_r1_qwen_form,
     r1_searches,
 )
-from laconic.rewards.search.qa import answer_scores, f1_scores, token_f1
+from laconic.rewards.search.qa import answer_scores, f1_scores, match_scores, token_f1
 
 WEB_TOOLS = frozenset({"web_search", "browse_url"})
-"""The tools that HierSearch wants tried last; every other one is local."""
+"""The tools that HierSearch wants tried last; every other one is local, but for the agents."""
+
+_AGENT = "_search_agent"
 
 _LOCAL_FIRST = 3
 # The penalty of the first call that goes to the web, by how many calls came before it, from the fourth call on.
@@ -40,8 +43,8 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 @reward(
     paper="arXiv:2508.08088",
     scope="rollout",
-    needs=("golds", "tools", "tools_offered"),
-    uses=("answer", "text", "well_formed"),
+    needs=("tools", "tools_offered"),
+    uses=("golds", "answer", "text", "well_formed"),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def hier_search(group: Group, *, tool_bonus: NonNegative = 0.1, local_first: bool = False) -> Array:
@@ -51,11 +54,13 @@ def hier_search(group: Group, *, tool_bonus: NonNegative = 0.1, local_first: boo
 
         r = F1                                                      if F1 > 0
         r = tool_bonus * |used and offered tools| / |offered tools|  if F1 = 0
-        r = 0  if malformed (`well_formed` is false), without an answer, or cut by the token limit
+        r = 0  if malformed, without an answer, or cut by the token limit
         with local_first:  r + `web_penalty` of the order of its calls
 
-    A rollout's reward depends on no other, so none correct, one correct and equal lengths change nothing. With no tool
-    offered a wrong answer earns the whole bonus.
+    Malformed is said by the column `well_formed`, or read from the text: thinking missing or left open, not exactly one
+    answer, a call that is not closed and followed by its ``<result>``. Rollouts with neither `answer` nor `text` are
+    scored by their verdict. A rollout's reward depends on no other, so none correct, one correct and equal lengths
+    change nothing. With no tool offered a wrong answer earns the whole bonus.
 
     Args:
         group: The rollouts of one problem.
@@ -64,7 +69,7 @@ def hier_search(group: Group, *, tool_bonus: NonNegative = 0.1, local_first: boo
 
     Deviations: In the released code an F1 that the web penalty pushed to 0 or below is replaced by the positive tool
         bonus, so that the worst order of calls pays; here the penalty is added to either. Tools are the executed calls;
-        there they are counted in the text.
+        there they are tags in the text, and for the order of calls tags in the prompt, which describes them, count too.
 
     Gaming: Calling every tool once, whatever for, is the best that a model can do which does not know the answer.
 
@@ -84,14 +89,14 @@ def hier_search(group: Group, *, tool_bonus: NonNegative = 0.1, local_first: boo
     score = np.where(f1 > 0, f1, tool_bonus * share)
     if local_first:
         score = score + np.array([web_penalty(tools) for tools in group.tools])
-    formed = True if group.well_formed is None else group.well_formed
-    return np.where(has_answer(group) & group.finished & formed, score, 0.0)
+    return np.where(has_answer(group) & group.finished & well_formed(group, is_hier_search_form), score, 0.0)
 
 
 def web_penalty(tools: Sequence[str]) -> float:
     """HierSearch's price of the first call to the web, by its place: -1 among the first three, less and less after.
 
-    The fourth to eighth call cost 0.20, 0.15, 0.10, 0.045 and 0.030, later ones 0.01.
+    The fourth to eighth call cost 0.20, 0.15, 0.10, 0.045 and 0.030, later ones 0.01. As in the released code, calls of
+    a whole agent ("local_search_agent" and the like) are no part of the order.
 
     Args:
         tools: The tool of each executed call, in order; those in `WEB_TOOLS` go to the web.
@@ -99,7 +104,8 @@ def web_penalty(tools: Sequence[str]) -> float:
     >>> web_penalty(["web_search"]), web_penalty(["chunk_search"] * 3 + ["web_search"]), web_penalty(["chunk_search"])
     (-1.0, -0.2, 0.0)
     """
-    before = next((place for place, tool in enumerate(tools) if tool in WEB_TOOLS), None)
+    order = [tool for tool in tools if not tool.endswith(_AGENT)]
+    before = next((place for place, tool in enumerate(order) if tool in WEB_TOOLS), None)
     if before is None:
         return 0.0
     if before < _LOCAL_FIRST:
@@ -111,8 +117,7 @@ def web_penalty(tools: Sequence[str]) -> float:
 @reward(
     paper="arXiv:2507.21892",
     scope="rollout",
-    needs=("golds",),
-    uses=("answer", "text", "well_formed", "searches"),
+    uses=("golds", "answer", "text", "well_formed", "searches"),
     claims=("shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def graph_r1(group: Group) -> Array:
@@ -123,14 +128,18 @@ def graph_r1(group: Group) -> Array:
         form = 0.5 per turn of thinking and a query + 0.5 for a last turn of thinking and an answer
         r = -1 + min(form, 1) + (F1 if form >= 1 else 0)
 
-    The form is read from the text, turn by turn. Rollouts with the column `well_formed` are not read: their form is
-    0.5 per executed search and 0.5 if well formed. A rollout's reward depends on no other, so none correct, one correct
-    and equal lengths change nothing; one cut by the token limit has no last turn.
+    The searches are the column `searches`, and queries are counted in the text only where that is missing. The last
+    turn is read from the text, or taken from the column `well_formed`; without either, an answer is enough. With none
+    of the three a rollout counts as one search, well formed. Rollouts with neither `answer` nor `text` are scored by
+    their verdict. A rollout's reward depends on no other, so none correct, one correct and equal lengths change
+    nothing; one cut by the token limit has no last turn.
 
     Args:
         group: The rollouts of one problem.
 
-    Deviations: The chat marks that separate turns are not part of a completion's text here; a turn ends with its query.
+    Deviations: The authors count queries in well-formed turns of the text; an executed search counts here whatever its
+        turn looked like, and a query that was never executed does not, where `searches` is given. The chat marks that
+        separate turns are not part of a completion's text here; a turn ends with its query.
 
     Gaming: A right answer without a search earns -0.5, a wrong one after a search 0: the model has to search, needed or
         not. Two searches make up for a malformed answer.
@@ -143,10 +152,14 @@ def graph_r1(group: Group) -> Array:
     >>> graph_r1(Group.of(correct=[True, True], length=[40, 20], text=text, golds=["Paris"])).tolist()
     [1.0, -0.5]
     """
-    if group.well_formed is None:
+    if group.searches is not None:
+        form = 0.5 * group.searches + 0.5 * well_formed(group, is_graph_r1_end)
+    elif group.well_formed is not None:
+        raise _no_searches("the rollouts have 'well_formed' but not 'searches'")
+    elif group.text is not None:
         form = form_scores(group, graph_r1_form)
     else:
-        form = 0.5 * _executed(group) + 0.5 * group.well_formed
+        form = 0.5 + 0.5 * has_answer(group)
     f1 = answer_scores(group, lambda said, golds: token_f1(said, golds, yes_no="off"))
     return -1.0 + np.minimum(form, 1.0) + np.where(form >= 1.0, f1, 0.0)
 
@@ -154,8 +167,7 @@ def graph_r1(group: Group) -> Array:
 @reward(
     paper="arXiv:2503.05592",
     scope="rollout",
-    needs=("golds",),
-    uses=("answer", "text", "well_formed", "searches"),
+    uses=("golds", "answer", "text", "well_formed", "searches"),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def r1_searcher(
@@ -171,10 +183,12 @@ def r1_searcher(
 
     The form is read from the text: marks of queries and documents that fit together, thinking closed once, one answer,
     nothing Chinese outside the documents; for Qwen also at most ten words of answer, and no word "assistant". For
-    ``llama_stage1`` only the marks (at least one search) and the closing of thinking and answer count, one by one.
-    Rollouts with the column `well_formed` are not read; they searched if `searches` is above 0. A rollout's reward
-    depends on no other, so none correct, one correct and equal lengths change nothing; one cut before its answer has an
-    F1 of 0 and a broken form.
+    ``llama_stage1`` only the closing of thinking and answer counts, and on its own whether it searched: `searches` is
+    above 0, or, without that column, the text has at least one search with marks that fit. Rollouts with the column
+    `well_formed` are not read; without a text, one without an answer is malformed. Without `golds` "llama_stage1" goes
+    by the verdict, and so do all three for rollouts with neither `answer` nor `text`. A rollout's reward depends on no
+    other, so none correct, one correct and equal lengths change nothing; one cut before its answer has an F1 of 0 and a
+    broken form.
 
     Args:
         group: The rollouts of one problem.
@@ -195,24 +209,23 @@ def r1_searcher(
     [1.0, -1.0]
     """
     if variant == "llama_stage1":
-        outcome = 2.0 * answer_scores(group, _covers_words) - 1.0
+        outcome = 2.0 * match_scores(group, _covers_words) - 1.0
         return outcome + 0.5 * _searched(group) + 0.5 * well_formed(group, is_r1_closed)
     rule, fine = (is_r1_qwen_form, 2.0) if variant == "qwen_stage2" else (is_r1_llama_form, 1.0)
     return answer_scores(group, _spaced_f1) - fine * ~well_formed(group, rule)
 
 
 def _searched(group: Group) -> Array:
-    if group.well_formed is None:
-        return form_scores(group, lambda text: bool(r1_searches(text)))
-    return _executed(group) > 0
+    """Whether a search was executed, shape (G,); read from the text only where nobody counted."""
+    if group.searches is not None:
+        return group.searches > 0
+    if group.text is None or group.well_formed is not None:
+        raise _no_searches("llama_stage1 pays for searching, and the rollouts have no 'searches'")
+    return np.array([bool(r1_searches(text or "")) for text in group.text])
 
 
-def _executed(group: Group) -> Array:
-    if group.searches is None:
-        raise DataError(
-            "the rollouts have 'well_formed' but not 'searches'", cure="give every rollout the key 'searches'"
-        )
-    return group.searches
+def _no_searches(message: str) -> DataError:
+    return DataError(message, cure="give every rollout the key 'searches'")
 
 
 def _spaced_f1(prediction: str, golds: Sequence[str]) -> float:

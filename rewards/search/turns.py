@@ -52,14 +52,17 @@ def auto_search(group: Group, *, structure_score: NonNegative = 0.2, final_score
         final_score: Of a well-formed last turn. [reward]
 
     Deviations: The released code compares self-answers with the first accepted answer only; here with all. There, its
-        "+0.2 for a direct answer" can never be reached and is left out. Where invalid actions stand is not recorded:
-        they count as turns before the last one. Over-searching costs the last turn's EM too, as released. The paper
-        gives each turn its reward at its last token; here they are added up.
+        "+0.2 for a direct answer" can never be reached and is left out. There, the bonus of a right answer stops at the
+        first invalid or repeated turn before t*; here such a turn alone goes without. There, the gain of the t-th
+        search lands on the t-th turn, which after an invalid turn is another one; here on its own. Where invalid
+        actions stand is not recorded: they count as turns before the last one. Over-searching costs the last turn's EM
+        too, as released. The paper gives each turn its reward at its last token; here they are added up.
 
     Gaming: One search earns more than none (2.475 to 1.1 when right): a model that knows the answer asks for it
         anyway. A wrong rollout is paid for every new query.
 
-    Source: AutoSearch, ACL Findings 2026; bofusun/AutoSearch, ``verl/trainer/main_ppo_format_turn_new78.py``.
+    Source: Sun et al., "AutoSearch: Adaptive Search Depth for Efficient Agentic RAG via Reinforcement Learning";
+        bofusun/AutoSearch, ``verl/trainer/main_ppo_format_turn_new78.py``.
 
     >>> group = Group.of(
     ...     correct=[True, True], length=[40, 90], golds=["Paris"], answer=["Paris", "Paris"],

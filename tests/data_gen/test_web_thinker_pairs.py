@@ -55,6 +55,39 @@ def test_a_rollout_that_says_nothing_about_searches_made_none(rollout, searching
     assert not prefers(one, silent)
 
 
+@pytest.fixture
+def recorded(rollout):
+    """Make a rollout with just this on record about its searches."""
+    return lambda text="t", think=50, **meta: replace(rollout(tokens=think + 1, text=text), meta=meta)
+
+
+def test_searches_are_counted_by_what_is_there(recorded):
+    none = recorded(queries=[])
+    assert prefers(none, recorded(queries=["a", "b"]))
+    assert prefers(recorded(retrieved=[["p"]]), recorded(searches=2))
+    # The count comes before the lists.
+    assert not prefers(none, recorded(searches=0, queries=["a"]))
+
+
+@pytest.mark.parametrize("unknown", [{"searches": None}, {"queries": None}, {"searches": None, "queries": ["a"]}])
+def test_unknown_searches_are_not_compared(recorded, searching, unknown):
+    unclear, clear = recorded(think=1, **unknown), recorded(think=900, searches=2)
+    assert not prefers(unclear, clear)
+    assert not prefers(clear, unclear)
+    assert prefers(unclear, searching(searches=0, think=1, correct=False))
+
+
+def test_no_thinking_has_no_ratio(recorded):
+    silent, brief = recorded(think=0, searches=1), recorded(think=1, searches=1)
+    assert not prefers(silent, brief)
+    assert not prefers(brief, silent)
+
+
+def test_equal_texts_are_no_pair(searching, problem):
+    group = [searching(0, searches=0, think=9, text="same"), searching(1, searches=2, think=9, text="same")]
+    assert PAIRINGS["web_thinker"](group, {"p": problem()}) == []
+
+
 def test_pairs_of_a_group(searching, problem):
     group = [
         searching(0, searches=2, think=100, text="two"),

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from laconic.data_gen.families import FAMILIES
 from laconic.launch.doctor import in_range, packages
 from laconic.launch.profiles import shipped_profiles
 from laconic.launch.report import headline_table, is_fresh
+from laconic.launch.reward_listing import print_all
 from laconic.launch.text import console, number, seconds, share, size
 from laconic.recipes.source import shipped
 from laconic.rewards import REWARDS
@@ -50,6 +52,15 @@ def test_rewards_are_listed_by_kind_in_a_hundred_columns():
         assert heading.split()[:2] == [kind, "reward"]
         names = [line.split()[0] for line in lines if not line.startswith(" ")]
         assert names == sorted(name for name, item in REWARDS.items() if item.kind == kind)
+
+
+def test_the_list_of_rewards_fits_a_terminal_of_eighty_columns(capsys):
+    print_all(Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("    ") for line in lines) < 2 * len(REWARDS)
+    said = " ".join(" ".join(lines).split())
+    assert all(item.summary.replace("``", "") in said for item in REWARDS.values())
 
 
 @pytest.mark.parametrize("name", ["accuracy", "hapo", "mash"])

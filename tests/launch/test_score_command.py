@@ -183,6 +183,8 @@ def test_long_files_are_cut_short(folder):
     done = laconic("score", "accuracy", "long.jsonl", cwd=folder)
     assert done.stdout.count("... 4 more rollouts of this prompt") == 5
     assert "... 2 more prompts; --all shows them" in done.stdout
+    (folder / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if row["prompt_id"] < 6))
+    assert "... 1 more prompt; --all shows it" in laconic("score", "accuracy", "six.jsonl", cwd=folder).stdout
     done = laconic("score", "accuracy", "long.jsonl", "--all", cwd=folder)
     assert len(re.findall(r"^ *\d+  right ", done.stdout, re.MULTILINE)) == 140
     assert "more" not in done.stdout
@@ -225,6 +227,7 @@ def test_advantages_of_the_paper(folder):
         (["hapo", "rollouts.jsonl", "--advantages", "papr"], "did you mean paper?"),
         (["hapo", "rollouts.jsonl", "--judge", "nowhere:judge"], "nowhere"),
         (["hapo", "rollouts.jsonl", "--step", "3"], "steps of their own"),
+        (["hapo", "rollouts.jsonl", "--set", "hapo.length_weight=none"], "between 0 and 1"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_two(folder, arguments, words):
@@ -240,6 +243,28 @@ def test_values_are_yaml():
     assert [item.name for item in choose("hapo, accuracy", [])] == ["hapo", "accuracy"]
     with pytest.raises(RecipeError):
         choose(" , ", [])
+
+
+@pytest.mark.parametrize("nothing", ["none", "None", "null", "~"])
+def test_nothing_is_null_where_a_parameter_may_be_null(nothing):
+    (chosen,) = choose("cosine", [f"cosine.exceed={nothing}"])
+    assert chosen.parameters == {"exceed": None}
+
+
+def test_what_is_taken_by_default_is_said_beside_the_json(folder):
+    (folder / "plain.jsonl").write_text('{"prompt_id": 1, "correct": true, "length": 1000}\n')
+    done = laconic("score", "l1_exact,dler", "plain.jsonl", "--json", cwd=folder)
+    (found,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found["rewards"] == {"l1_exact": pytest.approx(1 - 3e-4 * 24), "dler": 1.0}
+    (note,) = done.stderr.splitlines()
+    assert note.startswith("note: l1_exact also reads budget; dler also reads finished: ")
+
+
+def test_history_is_explained(folder):
+    said = " ".join(laconic("score", "--help", cwd=folder).stdout.split())
+    assert "rows with a step" in said
+    said = " ".join(laconic("list", "rewards", "hapo", cwd=folder).stdout.split())
+    assert "rows with a `step` are scored in that order, see `laconic score --help`" in said
 
 
 def test_a_judge_is_asked(folder):

@@ -131,6 +131,13 @@ def test_cosine_penalises_repeated_words_of_wrong_answers_only():
         REWARDS["cosine"](Group.of([True], [1]), repetition_penalty=-1.0)
 
 
+def test_cosine_finds_no_repetition_in_a_missing_text():
+    group = Group.of([False, False], [100, 100], text=[None, "a a a"])
+    plain = REWARDS["cosine"](group)
+    penalised = REWARDS["cosine"](group, repetition_penalty=-3.0, repetition_ngram=1)
+    close(penalised - plain, [0.0, -2.0])
+
+
 @cases("dler")
 def test_dler(case):
     rows = case["inputs"]["batch"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from laconic.rewards import REWARDS, Batch, Group
-from laconic.rewards.errors import RecipeError
+from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.length.laser import LaserD, LaserDe, choose_targets
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "length_rewards.json").read_text())
@@ -41,12 +41,23 @@ def test_dr_saf(case):
 
 
 def test_dr_saf_pays_for_labels_by_the_groups_accuracy():
-    labels = ["easy", "CFRB", "hard", "PFRB", "unsure", None]
-    bonus = [0.03, 0.03, 0.01, 0.01, 0, 0]
+    labels = ["easy", "CFRB", "hard", "PFRB", "Easy", None]
+    bonus = [0.03, 0.03, 0.01, 0.01, 0.03, 0]
     easy = Group.of([True] * 6, [1, 2, 3, 4, 5, 6], label=labels)
     close(REWARDS["dr_saf"](easy), np.add([1.05, 1.05, 1.05, 1, 1, 1], bonus))
     medium = Group.of([True] * 3 + [False] * 3, [1, 2, 3, 4, 5, 6], label=labels)
-    close(REWARDS["dr_saf"](medium), np.add([1, 1, 1, 0, 0, 0], [0.01, 0.01, 0.03, 0.03, 0, 0]))
+    close(REWARDS["dr_saf"](medium), np.add([1, 1, 1, 0, 0, 0], [0.01, 0.01, 0.03, 0.03, 0.01, 0]))
+
+
+def test_dr_saf_refuses_a_word_that_is_no_label():
+    with pytest.raises(DataError, match=r"unsure.*\n.*easy, hard or null"):
+        REWARDS["dr_saf"](Group.of([True, True], [1, 2], label=["easy", "unsure"]))
+
+
+@pytest.mark.parametrize(("size", "easy"), [(20, False), (21, True)])
+def test_dr_saf_needs_more_than_twenty_rollouts_for_an_easy_problem_with_a_wrong_one(size, easy):
+    group = Group.of([True] * (size - 1) + [False], [10] * size)
+    assert REWARDS["dr_saf"](group)[0] == (1.05 if easy else 1.0)
 
 
 def test_dr_saf_takes_the_median_of_all_when_none_is_correct():
@@ -80,20 +91,21 @@ def test_grpo_lambda_with_nothing_to_reward():
     assert REWARDS["grpo_lambda"](Group.of([False, False], [10, 20])).tolist() == [0, 0]
 
 
-BAND_NAMES = {"low": "low", "med": "medium", "high": "high"}
-
-
 def targets_of(case, **more):
-    given = case["inputs"]
-    coverage = {BAND_NAMES[name]: shares for name, shares in given["coverage"].items()}
-    params = case["params"]
+    given, params = case["inputs"], case["params"]
     rules = {"expected_correct": params["expected_n_correct"], "rounding": params["round_method"]}
-    return choose_targets(given["thresholds"], coverage, params["n_rollout"], **rules, **more)
+    return choose_targets(given["thresholds"], given["coverage"], params["n_rollout"], **rules, **more)
 
 
 @cases("laser_d_choose_target")
 def test_choose_targets(case):
     assert targets_of(case, longest=case["inputs"]["max_response_length_in_batch"]) == case["expected"]
+
+
+def test_choose_targets_knows_the_middle_difficulty_by_two_names():
+    shares = {"low": [0.1, 1.0], "high": [0.2, 0.9]}
+    chosen = [choose_targets([1024, 2048], shares | {name: [0.3, 0.5]}) for name in ("med", "medium")]
+    assert chosen == [{"low": 2048, "medium": 2048, "high": 1024}] * 2
 
 
 def test_choose_targets_when_nothing_is_covered_enough():

@@ -58,9 +58,8 @@ def test_thinkless(entry, case):
         well_formed=[mode == "no_think" or "</think>" in text for mode, text in zip(modes, texts, strict=True)],
     )
     given = case["params"]
-    rewards = REWARDS["thinkless"](
-        group, think=given["correct_think"], short=given["correct_short"], wrong=-given["wrong_think"]
-    )
+    wrong = {name: given[name] for name in ("wrong_think", "wrong_short")}
+    rewards = REWARDS["thinkless"](group, think=given["correct_think"], short=given["correct_short"], **wrong)
     expected = [THINKLESS_DEVIATIONS.get(*pair) for pair in zip(labels, case["expected"], strict=True)]
     np.testing.assert_allclose(rewards, expected, atol=1e-9)
 
@@ -167,6 +166,24 @@ def test_a_word_that_is_no_mode_is_refused_with_the_legal_ones():
     group = Group.of([True], [1], mode=["fast"])
     with pytest.raises(DataError, match=r"'fast'.*\n.*think.*no_think"):
         REWARDS["adapt_think"](group)
+
+
+def test_thinkless_punishes_each_mode_by_its_own_number():
+    modes = ["think", "short", None, "short", "think"]
+    group = Group.of([False, False, True, True, True], [9] * 5, [True] * 3 + [False] * 2, mode=modes)
+    assert build("thinkless", {"wrong_think": -0.25, "wrong_short": -2.0})(group).tolist() == [
+        *(-0.25, -2.0, -0.25, -2.0, -0.25)
+    ]
+    for name in ("wrong_think", "wrong_short"):
+        with pytest.raises(RecipeError, match=name):
+            build("thinkless", {name: 1.0})
+
+
+def test_ada_ctrl_understands_the_labels_of_dr_saf():
+    columns = ([True, True, False], [200, 800, 300])
+    words, meant = (["CFRB", "pfrb", "easy"], ["easy", "hard", "easy"])
+    rewards = [REWARDS["ada_ctrl"](Group.of(*columns, label=labels)) for labels in (words, meant)]
+    np.testing.assert_array_equal(*rewards)
 
 
 def test_a_word_that_is_no_label_is_refused():

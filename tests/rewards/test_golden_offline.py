@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from laconic.rewards import REWARDS, Batch, Group
+from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.length.offline import standardised
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "length_rewards.json").read_text())
@@ -81,6 +82,22 @@ def test_o1_pruner(case):
     close(picked, expected["clipped_weights"])
     close([picked.mean(), picked.std()], [expected["dataset_mean"], expected["dataset_std"]])
     close(standardised(picked), expected["final_weights"])
+    assert case["inputs"]["picked_indices"] == [0, 1]
+    final = np.array(batch.split(REWARDS["o1_pruner"](batch, standardise=True, used=2, **limits)))
+    close(final[:, :2].ravel(), expected["final_weights"])
+    assert np.isnan(final[:, 2:]).all()
+
+
+def test_o1_pruner_uses_what_there_is_and_the_rest_still_counts_in_the_means():
+    batch = Batch.of(Group.of([True], [100]), Group.of([True, False, False], [100, 300, 200]))
+    plain = REWARDS["o1_pruner"](batch)
+    some = REWARDS["o1_pruner"](batch, used=2)
+    np.testing.assert_array_equal(some, [*plain[:3], np.nan])
+
+
+def test_o1_pruner_refuses_limits_that_are_swapped():
+    with pytest.raises(RecipeError, match="lower 4 is above upper -2"):
+        REWARDS["o1_pruner"](Group.of([True], [1]), lower=4.0, upper=-2.0)
 
 
 def test_o1_pruner_of_the_paper_is_neither_clipped_nor_standardised():
@@ -118,6 +135,17 @@ def test_rational_metareasoning_direct_answers_may_be_several_or_marked_by_their
         REWARDS["rational_metareasoning"](group, gamma=0.1, epsilon=1e-12),
         [math.log(0.8 / 0.2) - 0.1 * math.log(101), math.log(0.5), math.log(1.5)],
     )
+
+
+def test_rational_metareasoning_reads_modes_by_any_of_their_names():
+    probabilities, reward = [0.8, 0.1, 0.3], REWARDS["rational_metareasoning"]
+    columns = {"think_length": [100, 4, 4], "answer_prob": probabilities}
+    verdicts = [True, True, False]
+    expected = reward(Group.of(verdicts, [120, 20, 20], mode=["think", "no_think", "no_think"], **columns))
+    for word in ("short", "direct", "No-Think"):
+        close(reward(Group.of(verdicts, [120, 20, 20], mode=[None, word, word], **columns)), expected)
+    with pytest.raises(DataError, match="quick"):
+        reward(Group.of(verdicts, [120, 20, 20], mode=["think", "quick", "quick"], **columns))
 
 
 def test_rational_metareasoning_from_verdicts():

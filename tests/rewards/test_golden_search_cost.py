@@ -2,87 +2,22 @@
 
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.rewards import REWARDS, Batch, Group, Progress
-from laconic.rewards.search.minimum import Mash, exponential_penalty, linear_penalty, otc_penalty
+from laconic.rewards import REWARDS, Group
+from laconic.rewards.errors import DataError
 from laconic.rewards.search.qa import exact_match, last_answer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "search_rewards.json").read_text())
-VARIANTS = {"exp": "exponential", "otc": "otc"}
 
 
 def group_of(correct, searches, **columns):
     return Group.of(correct, [1] * len(correct), searches=searches, **columns)
-
-
-@pytest.mark.parametrize("case", GOLDEN["otc_grpo_penalty"])
-def test_otc_penalty(case):
-    given_case = case["inputs"]
-    ours = otc_penalty([given_case["searches"]], given_case["estimated_min"], case["params"]["max_searches"])
-    np.testing.assert_allclose(ours, case["expected"], atol=1e-9)
-
-
-@pytest.mark.parametrize("case", GOLDEN["mash_exponential_penalty"])
-def test_exponential_penalty(case):
-    given_case = case["inputs"]
-    ours = exponential_penalty(
-        given_case["searches"], given_case["estimated_min"], case["params"]["exponential_lambda"]
-    )
-    np.testing.assert_allclose(ours, case["expected"])
-
-
-@pytest.mark.parametrize("case", GOLDEN["mash_linear_penalty"])
-def test_linear_penalty(case):
-    ours = linear_penalty(case["inputs"]["searches"], case["params"]["max_searches"])
-    np.testing.assert_allclose(ours, case["expected"], atol=1e-9)
-
-
-@pytest.mark.parametrize("case", GOLDEN["mash_group_reward"])
-def test_mash_group(case):
-    given_case, parameters = case["inputs"], case["params"]
-    mash = Mash(
-        variant=VARIANTS[parameters["retrieval_penalty_type"]],
-        decay=parameters["exponential_lambda"],
-        max_searches=parameters["max_searches"],
-    )
-    if given_case["historic_min"] is not None:
-        mash.load_state_dict({"fewest": {"p": given_case["historic_min"]}})
-    group = group_of(given_case["correctness"], given_case["num_searches"], problem_id="p")
-    np.testing.assert_allclose(mash(Batch.of(group)), case["expected"]["rewards"], atol=1e-9)
-    assert mash.state_dict() == {"fewest": {"p": case["expected"]["tracked_min_after"]}}
-
-
-@pytest.mark.parametrize("case", GOLDEN["mash_combine_format"])
-def test_mash_format(case):
-    given_case, parameters = case["inputs"], case["params"]
-    mash = Mash(
-        format=parameters["format_combination_strategy"],
-        format_weight=parameters["format_reward_coeff"],
-        format_steps=parameters["formatting_reward_cutoff"],
-    )
-    # The authors number steps from 1, we count the steps done.
-    progress = Progress(given_case["global_step"] - 1)
-    group = group_of([given_case["em"]], [0], well_formed=[given_case["format"]], progress=progress)
-    np.testing.assert_allclose(mash(Batch.of(group)), [case["expected"]])
-
-
-def test_mash_adds_its_format():
-    group = group_of([True, True, False, False], [1, 2, 0, 0], well_formed=[True, False, True, False])
-    np.testing.assert_allclose(Mash(format="add")(Batch.of(group)), [1.1, 0.5, 0.1, 0.0])
-
-
-def test_mash_reads_the_form_from_text():
-    text = ["<think>a</think><answer>b</answer>", "<answer>b</answer>"]
-    group = group_of([True, True], [0, 0], text=text)
-    assert Mash(format="multiply")(Batch.of(group)).tolist() == [1.0, 0.0]
-    assert Mash(format="multiply", form="relaxed")(Batch.of(group)).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("case", GOLDEN["ikea_knowledge_boundary"])
@@ -91,6 +26,38 @@ def test_ikea(case):
     correct = exact_match(last_answer(response), case["inputs"]["golden_answers"]) == 1
     group = group_of([correct], [response.count("<information>")])
     np.testing.assert_allclose(REWARDS["ikea"](group), [case["expected"]])
+
+
+@pytest.mark.parametrize("case", GOLDEN["ikea_knowledge_boundary"])
+def test_ikea_from_text(case):
+    response = case["inputs"]["response"]
+    correct = exact_match(last_answer(response), case["inputs"]["golden_answers"]) == 1
+    group = group_of([correct], [response.count("<information>")], text=[response])
+    np.testing.assert_allclose(REWARDS["ikea"](group), [case["expected"]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>Seine</answer>",
+        "t</think><answer>Seine</answer>",
+        "<think>t<answer>Seine</answer>",
+        "<think>t</think>(search q<answer>Seine</answer>",
+        "<think>t</think>[answer]Seine[/answer]",
+        "<think>t</think><answer>Seine</answer> (I think)",
+        "<think>t</think> search] <answer>Seine</answer>",
+        "<think>t</think>\nMy previous action is invalid. Let me see.\n<think>t</think><answer>Seine</answer>",
+    ],
+)
+def test_ikea_reads_invalid_actions_from_text(text):
+    assert REWARDS["ikea"](group_of([True], [0], text=[text])).tolist() == [-1.0]
+    # What was recorded is believed before the text.
+    assert REWARDS["ikea"](group_of([True], [0], text=[text], well_formed=[True])).tolist() == [1.6]
+    assert REWARDS["ikea"](group_of([True], [0], text=[text], invalid_actions=[0])).tolist() == [1.6]
+
+
+def test_ikea_without_form_or_text_is_valid():
+    assert REWARDS["ikea"](group_of([True, False], [0, 0], answer=["a", None])).tolist() == [1.6, 0.0]
 
 
 def test_ikea_invalid():
@@ -130,6 +97,25 @@ def test_saas_group(case):
     np.testing.assert_allclose(REWARDS["saas"](group), case["expected"], atol=1e-9)
 
 
+def test_saas_by_the_verdict_alone():
+    group = group_of([True, True, True, False], [0, 0, 3, 2], search_enabled=[False, False, True, True])
+    np.testing.assert_allclose(REWARDS["saas"](group), [1.0, 1.0, 0.85, 0.1])
+
+
+def test_saas_without_an_answer_earns_nothing_for_its_form():
+    assert REWARDS["saas"](group_of([False, False], [0, 0], answer=[None, "Rhine"], golds=["Seine"])).tolist() == [
+        0,
+        0.1,
+    ]
+
+
+def test_saas_labels_by_exact_match_and_charges_by_score():
+    """Words in another order have an F1 of 1: they pay, but do not show that fewer searches would have done."""
+    answers = ["Shakespeare William", "William Shakespeare", "Shakespeare William"]
+    group = group_of([True] * 3, [0, 2, 3], answer=answers, golds=["William Shakespeare"])
+    np.testing.assert_allclose(REWARDS["saas"](group), [1.0, 1.0, 0.95])
+
+
 def test_saas_duplicate_query_costs_a_wrong_answer_too():
     queries = [["a", "b"], ["a", "a"], ["a", "a"]]
     group = group_of([True, True, False], [2] * 3, answer=["Seine", "Seine", "Rhine"], golds=["Seine"], queries=queries)
@@ -141,6 +127,7 @@ def test_inforage_gain_and_decay(case):
     given_case, expected = case["inputs"], case["expected"]
     asked = [turn[8:-9] for turn in given_case["turns"] if turn.startswith("<search>")]
     retrieved = [[given_case["retrieved_urls_per_query"][query] for query in asked]]
+    assert len(retrieved[0]) == len(asked)
     group = group_of([True], [len(asked)], retrieved=retrieved, gold_ids=given_case["gold_source_urls"])
     ours = REWARDS["inforage"](group, coverage="best_search")
     np.testing.assert_allclose(ours, [(1.0 + expected["step_reward"]) * expected["length_penalty"]])
@@ -162,6 +149,38 @@ def test_inforage_covers_by_all_searches_together():
     retrieved = [[["u1", "u2"], ["u3"], ["u2", "u9"]], []]
     group = group_of([False, False], [3, 0], retrieved=retrieved, gold_ids=["u1", "u2", "u3", "u4"])
     np.testing.assert_allclose(REWARDS["inforage"](group), [0.2 * 0.75 * 0.95**2, 0.0])
+
+
+def test_inforage_compares_ids_as_texts():
+    group = group_of([False, False], [1, 1], retrieved=[[[1, 2]], [["1"]]], gold_ids=["1", 3])
+    np.testing.assert_allclose(REWARDS["inforage"](group), [0.1, 0.1])
+
+
+@pytest.mark.parametrize("searches", [7, 0, None])
+def test_inforage_refuses_counts_that_disagree(searches):
+    group = group_of([True], [searches], retrieved=[[["a"]]], gold_ids=["a"])
+    with pytest.raises(DataError, match="1 searches in 'retrieved' and"):
+        REWARDS["inforage"](group)
+
+
+def test_inforage_f1_wants_golds():
+    group = group_of([True], [0], retrieved=[[]], gold_ids=["a"], answer=["Seine"])
+    assert REWARDS["inforage"](group).tolist() == [1.0]
+    with pytest.raises(DataError, match="'golds'"):
+        REWARDS["inforage"](group, outcome="f1")
+
+
+@pytest.mark.parametrize("impossible", [{"over_searches": [3]}, {"under_searches": [2]}])
+def test_hiprag_refuses_impossible_counts(impossible):
+    steps = {"over_searches": [0], "reasoning_steps": [1], "under_searches": [0]} | impossible
+    with pytest.raises(DataError, match=next(iter(impossible))):
+        REWARDS["hiprag"](group_of([True], [1], **steps))
+
+
+def test_hiprag_without_an_answer_is_malformed():
+    steps = {"over_searches": [0, 0], "reasoning_steps": [1, 1], "under_searches": [0, 0]}
+    group = group_of([False, False], [0, 0], answer=[None, "Rhine"], golds=["Seine"], **steps)
+    np.testing.assert_allclose(REWARDS["hiprag"](group), [0.0, 0.2])
 
 
 @pytest.mark.parametrize("case", GOLDEN["hiprag_total"])
@@ -234,65 +253,12 @@ def test_what_a_direct_answer_earns(entry):
     np.testing.assert_allclose(REWARDS[entry.split()[0]](group, **parameters), expected, atol=1e-9)
 
 
-ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max_size=10)
-MASH = st.builds(Mash, variant=st.sampled_from(["exponential", "linear", "otc"]), decay=st.floats(0.1, 1.0))
-
-
-def group_from(rows):
-    return group_of([row[0] for row in rows], [row[1] for row in rows], problem_id="p")
-
-
-@settings(max_examples=150, deadline=None)
-@given(mash=MASH, before=ROWS, rows=ROWS)
-def test_mash_composes(mash, before, rows):
-    """Right above wrong, searches never pay, the fewest cost nothing, all wrong gives no signal."""
-    mash(Batch.of(group_from(before)))
-    group = group_from(rows)
-    rewards = mash(Batch.of(group))
-    right, wrong = rewards[group.correct], rewards[~group.correct]
-    assert (wrong == 0).all()
-    order = np.argsort(group.searches[group.correct], kind="stable")
-    assert (np.diff(right[order]) <= 1e-12).all()
-    fewest = min([m for c, m in before + rows if c], default=None)
-    if mash.variant == "linear":
-        assert (right >= 0).all()
-        return
-    assert (right > 0).all()
-    if fewest is not None:
-        np.testing.assert_allclose(right[group.searches[group.correct] == fewest], 1.0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(batches=st.lists(ROWS, min_size=2, max_size=6))
-def test_mash_memory_never_rises_and_survives_resume(batches):
-    steady, resumed, seen = Mash(), Mash(), []
-    for rows in batches:
-        batch = Batch.of(group_from(rows))
-        rewards = steady(batch)
-        fresh = Mash()
-        fresh.load_state_dict(json.loads(json.dumps(resumed.state_dict())))
-        np.testing.assert_array_equal(fresh(batch), rewards)
-        resumed = fresh
-        seen.append(steady.state_dict()["fewest"].get("p", math.inf))
-    assert all(later <= earlier for earlier, later in pairwise(seen))
-    assert seen[-1] == min([m for rows in batches for c, m in rows if c], default=math.inf)
-
-
-def test_mash_is_blind_to_the_order_of_groups_and_to_problems_without_an_id():
-    first, second = group_from([(True, 3), (False, 0)]), group_from([(True, 1), (True, 2)])
-    one, other = Mash()(Batch.of(first, second)), Mash()(Batch.of(second, first))
-    np.testing.assert_array_equal(one, np.concatenate([other[2:], other[:2]]))
-    np.testing.assert_allclose(one, [0.25, 0.0, 1.0, 0.5])
-    nameless = Mash()
-    nameless(Batch.of(group_of([True], [0])))
-    assert nameless(Batch.of(group_of([True, True], [1, 2]))).tolist() == [1.0, 0.5]
-    assert nameless.state_dict() == {"fewest": {}}
-
-
 @pytest.mark.parametrize("name", ["mash", "ikea"])
 def test_searches_written_in_the_text_do_not_count(name):
-    quiet = group_of([True, False], [1, 1], text=["<answer>a</answer>", "b"])
-    loud = group_of([True, False], [1, 1], text=["<search>x</search>" * 9, "<search>y</search>"])
+    think, ask = "<think>t</think>", "<search>x</search>"
+    quiet = group_of([True, False], [1, 0], text=[think, think])
+    loud = group_of([True, False], [1, 0], text=[think + ask * 9, think + ask])
+    assert REWARDS[name](quiet)[0] > 0
     np.testing.assert_array_equal(REWARDS[name](quiet), REWARDS[name](loud))
 
 

@@ -1,6 +1,7 @@
 """StepSearch and AutoSearch against numbers that the authors' own code produced, and at their edges."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,21 @@ def test_redundancy_goes_by_ids_where_there_are_ids():
     assert lost == pytest.approx(0.6)
 
 
+def test_step_search_compares_ids_as_texts():
+    group = {"passages": [[["x y"], ["z"]]], "gold_passages": ["unrelated words"], "queries": [["q", "q"]]}
+    text = ["<answer>Stratford upon Avon</answer>"]
+    mixed = REWARDS["step_search"](step_group(text, **group, retrieved=[[[1], ["1"]]]))
+    plain = REWARDS["step_search"](step_group(text, **group, retrieved=[[["1"], ["1"]]]))
+    other = REWARDS["step_search"](step_group(text, **group, retrieved=[[["1"], ["2"]]]))
+    assert mixed == plain == pytest.approx(other - 0.6)
+
+
+def test_step_search_by_the_verdict():
+    golden = step_group(["<answer>Stratford upon Avon</answer>"])
+    bare = replace(golden, text=None, golds=None)
+    np.testing.assert_allclose(REWARDS["step_search"](bare), REWARDS["step_search"](golden))
+
+
 def test_tfidf_by_hand():
     # Three texts; "red" is in two of them, "apple" and "pear" in one: ln(4/3) + 1 and ln(4/2) + 1.
     often, seldom = np.log(4 / 3) + 1, np.log(4 / 2) + 1
@@ -145,6 +161,14 @@ def test_auto_search_malformed_repeated_and_invalid():
     invalid = turn_rewards(["capital of France"], ["Rome"], ["Paris"], invalid_actions=2, **bad)
     assert invalid == pytest.approx([0.0375, -0.025, -0.025, -0.5])
     assert turn_rewards([], [], ["Paris"], **bad) == [-0.5]
+
+
+def test_auto_search_pays_the_valid_turns_around_a_repeated_one():
+    """Known after the third of four searches, the second repeats the first: 0.5 (0.4 / 3 - 0.05) for the other two."""
+    queries = ["alpha one", "alpha one", "gamma two", "delta three"]
+    parts = turn_rewards(queries, ["x", "x", "Paris", "Paris"], ["Paris"], correct=True)
+    bonus = 0.5 * (0.4 / 3 - 0.05)
+    assert parts == pytest.approx([0.025 + bonus, -0.025, 1.025 + bonus, -0.05, -0.05])
 
 
 def test_auto_search_reads_every_accepted_answer():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from laconic.rewards import REWARDS, Group
+from laconic.rewards.errors import DataError
 from laconic.rewards.search.formats import is_hiprag, is_mash_relaxed, is_mash_strict, is_search_r1
 from laconic.rewards.search.qa import last_answer
 
@@ -76,6 +77,24 @@ def test_retrieval_score_from_passages_and_from_text():
 def test_the_column_well_formed_is_believed():
     group = Group.of([True] * 2, [1] * 2, text=[THINK + ANSWER, ANSWER], golds=["Seine"], well_formed=[False, True])
     np.testing.assert_allclose(REWARDS["search_r1"](group, variant="format"), [0.8, 1.0])
+
+
+def test_format_of_a_rollout_without_an_answer_earns_nothing():
+    group = Group.of([False] * 3, [1] * 3, answer=[None, "Rhine", "Seine"], golds=["Seine"])
+    assert REWARDS["search_r1"](group, variant="format").tolist() == [0.0, 0.2, 1.0]
+
+
+@pytest.mark.parametrize("column", [{}, {"answer": ["x", "y"]}, {"text": [THINK + ANSWER, THINK + ANSWER]}])
+def test_search_r1_by_the_verdict(column):
+    group = Group.of([True, False], [1, 1], **column)
+    for parameters, wrong in [({}, 0.0), ({"variant": "cover_em"}, 0.0), ({"variant": "format"}, 0.2)]:
+        assert REWARDS["search_r1"](group, **parameters).tolist() == [1.0, wrong]
+
+
+@pytest.mark.parametrize("parameters", [{"variant": "f1"}, {"variant": "format", "retrieval_score": 0.1}])
+def test_search_r1_names_the_golds_it_cannot_do_without(parameters):
+    with pytest.raises(DataError, match="no 'golds'"):
+        REWARDS["search_r1"](Group.of([True], [1], text=[THINK + ANSWER]), **parameters)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from laconic.rewards.errors import DataError
 from laconic.rewards.search.answer_only import first_answer, noise_probability
 from laconic.rewards.search.entities import ise, isr, soft_f
 from laconic.rewards.search.evidence import has_closed_marks
-from laconic.rewards.search.markup import boxed, graph_r1_form, is_research_form, r1_searches, ssrl_form
-from laconic.rewards.search.tools import web_penalty
+from laconic.rewards.search.markup import boxed, is_research_form, ssrl_form
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "search_rewards.json").read_text())
 CLOSE = {"atol": 1e-6, "rtol": 0}
@@ -73,6 +72,10 @@ def test_research_cut_rollouts_and_recorded_form():
     assert REWARDS["research"](one(text=text, golds=GOLDS, well_formed=False)) == [0.0]
     assert REWARDS["research"](one(answer=r"so \boxed{Shakespeare}", golds=GOLDS)) == [1.0]
     assert REWARDS["research"](one(answer="Bacon", golds=GOLDS, well_formed=True)) == [0.1]
+
+
+def test_boxed_answers_are_not_recalls_protocol():
+    assert not is_research_form(r"<think>a</think> <tool_call>q</tool_call> so \boxed{Shakespeare}")
 
 
 def test_boxed():
@@ -153,156 +156,6 @@ def test_sem():
     assert first_answer(later) is None
 
 
-# HierSearch, Graph-R1, R1-Searcher
-
-
-@cases("hiersearch")
-def test_hier_search(case):
-    given = case["inputs"]
-    offered = [tag for tag in ("chunk_search", "graph_search", "web_search") if f"<{tag}>" in given["prompt_tools"]]
-    used = [tag for tag in offered if f"<{tag}>" in given["response"]]
-    check(
-        "hier_search",
-        case,
-        one(text=given["response"], golds=given["golden_answers"], tools=used, tools_offered=offered),
-        local_first=given["LOCAL_WEB_REWARD"] == "TRUE",
-    )
-
-
-@pytest.mark.parametrize("case", GOLDEN["hiersearch_local_web_penalty"])
-def test_web_penalty(case):
-    order = case["inputs"]["tool_order (L=local, W=web)"]
-    assert web_penalty([{"L": "chunk_search", "W": "web_search"}[tool] for tool in order]) == case["expected"]
-
-
-def test_web_penalty_of_later_calls():
-    local = ["graph_search"]
-    prices = [web_penalty(local * before + ["browse_url"]) for before in range(10)]
-    assert prices == [-1.0, -1.0, -1.0, -0.2, -0.15, -0.1, -0.045, -0.03, -0.01, -0.01]
-    assert web_penalty([]) == 0.0
-
-
-def test_hier_search_penalty_is_never_replaced_by_the_bonus():
-    columns = {"golds": GOLDS, "tools_offered": ["chunk_search", "web_search"]}
-    half = one(answer="Shakespeare wrote it", tools=["web_search"], **columns)
-    assert REWARDS["hier_search"](half, local_first=True) == [0.5 - 1.0]
-    wrong = one(answer="Bacon", tools=["web_search"], **columns)
-    assert REWARDS["hier_search"](wrong, local_first=True) == [0.05 - 1.0]
-
-
-def test_hier_search_edges():
-    columns = {"golds": GOLDS, "tools": ["web_search", "web_search", "other"]}
-    offered = {"tools_offered": ["chunk_search", "web_search"]}
-    assert REWARDS["hier_search"](one(answer="Bacon", tools_offered=[], **columns)) == [0.1]
-    assert REWARDS["hier_search"](one(answer="Bacon", **columns, **offered)) == [0.05]
-    assert REWARDS["hier_search"](one(answer=None, **columns, **offered)) == [0.0]
-    assert REWARDS["hier_search"](one(answer="Shakespeare", finished=False, **columns, **offered)) == [0.0]
-    assert REWARDS["hier_search"](one(answer="Shakespeare", well_formed=False, **columns, **offered)) == [0.0]
-
-
-CHAT = "<|im_start|>assistant\n{}<|im_end|>"
-KNOWLEDGE = "<|im_start|>tool\n<knowledge>k <query>q</query></knowledge><|im_end|>"
-
-
-@cases("graph_r1")
-@pytest.mark.parametrize("between", ["", "\n", "\n<knowledge>k</knowledge>\n", "chat"])
-def test_graph_r1(case, between):
-    given = case["inputs"]
-    turns = given["assistant_blocks"]
-    text = between.join(turns) if between != "chat" else KNOWLEDGE.join(CHAT.format(turn) for turn in turns)
-    check("graph_r1", case, one(text=text, golds=given["golden_answers"]))
-
-
-QUERY, ANSWER = "<think>a</think>\n<query>q</query>", "<think>b</think>\n<answer>Shakespeare</answer>"
-
-
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        (QUERY + ANSWER, 1.0),
-        (QUERY * 3 + ANSWER, 2.0),
-        (QUERY, 0.0),
-        (QUERY + QUERY, 0.5),
-        (QUERY + "so " + ANSWER, 0.5),
-        ("well, " + QUERY + ANSWER, 0.5),
-        (QUERY.replace("\n", " ") + ANSWER, 0.5),
-        (QUERY.replace("a<", "<think>a</think><") + ANSWER, 0.5),
-        (QUERY + "<answer>Shakespeare</answer>", 0.5),
-        ("", 0.0),
-    ],
-)
-def test_graph_r1_form(text, form):
-    assert graph_r1_form(text) == form
-
-
-def test_graph_r1_from_columns():
-    group = Group.of(
-        correct=[True, True, True, False, True],
-        length=[9] * 5,
-        answer=["Shakespeare", "Shakespeare", "Shakespeare", "Bacon", None],
-        golds=GOLDS,
-        searches=[0, 1, 2, 1, 0],
-        well_formed=[True, True, False, True, False],
-    )
-    assert REWARDS["graph_r1"](group).tolist() == [-0.5, 1.0, 1.0, 0.0, -1.0]
-    with pytest.raises(DataError, match="searches"):
-        REWARDS["graph_r1"](one(answer="Shakespeare", golds=GOLDS, well_formed=True))
-
-
-R1_CASES = [(key, case) for key in GOLDEN if key.startswith("r1searcher_") for case in GOLDEN[key]]
-
-
-@pytest.mark.parametrize(("key", "case"), R1_CASES, ids=[f"{key}-{case['inputs']['case']}" for key, case in R1_CASES])
-@pytest.mark.parametrize("opening", ["", "<think>"])
-def test_r1_searcher(key, case, opening):
-    given = case["inputs"]
-    group = one(text=opening + given["response_after_think_prefix"], golds=[given["gold"]])
-    check("r1_searcher", case, group, variant=key.removeprefix("r1searcher_"))
-
-
-FOUND = "<|begin_of_query|>q<|end_of_query|>\n\n<|begin_of_documents|>\n(1)d\n<|end_of_documents|>\n\n"
-GOOD = "</think> <answer>William Shakespeare</answer>"
-
-
-@pytest.mark.parametrize(
-    ("text", "qwen", "llama", "first_stage"),
-    [
-        (FOUND * 2 + GOOD, 1.0, 1.0, 2.0),
-        ("<|begin_of_query|>q<|end_of_query|>" + GOOD, -1.0, 0.0, 1.5),
-        (FOUND.replace("(1)", "") + GOOD, -1.0, 0.0, 1.5),
-        ("the Assistant " + GOOD, -1.0, 1.0, 1.5),
-        ("<think> again </think>" + GOOD, -1.0, 0.0, 1.0),
-        ("<answer>William Shakespeare</answer>", -1.0, 0.0, 1.0),
-        ("a </think> b", -2.0, -1.0, -1.0),
-        (GOOD + "<answer>William Shakespeare</answer>", -1.0, 0.0, 1.0),
-        ("莎士比亚" + GOOD, -1.0, 0.0, 1.5),
-        (FOUND.replace(")d", ")莎士比亚") + GOOD, 1.0, 1.0, 2.0),
-        ("</think> <answer>Shakespeare, one William</answer>", 0.8, 0.8, 1.5),
-        ("</think> <answer>" + "William Shakespeare " * 6 + "</answer>", 4 / 14 - 2, 4 / 14, 1.5),
-    ],
-)
-def test_r1_searcher_forms(text, qwen, llama, first_stage):
-    group = one(text=text, golds=["William Shakespeare"])
-    for variant, expected in [("qwen_stage2", qwen), ("llama_stage2", llama), ("llama_stage1", first_stage)]:
-        np.testing.assert_allclose(REWARDS["r1_searcher"](group, variant=variant), [expected], err_msg=variant)
-
-
-def test_r1_searcher_normaliser():
-    for said, gold in [("New_York", "new-york"), ("True", "yes"), ("False", "no"), ("the U.S.", "u s")]:
-        assert REWARDS["r1_searcher"](one(answer=said, golds=[gold])) == [1.0], said
-
-
-def test_r1_searcher_from_columns():
-    columns = {"answer": "Shakespeare", "golds": GOLDS}
-    for variant, fine in [("qwen_stage2", 2.0), ("llama_stage2", 1.0)]:
-        for formed in (True, False):
-            group = one(well_formed=formed, **columns)
-            assert REWARDS["r1_searcher"](group, variant=variant) == [1.0 - fine * (not formed)]
-    searched = one(well_formed=False, searches=2, **columns)
-    assert REWARDS["r1_searcher"](searched, variant="llama_stage1") == [1.5]
-    assert r1_searches(FOUND * 2) == 2
-
-
 # EviNote-RAG, AutoRefine
 
 
@@ -314,6 +167,15 @@ def test_evinote(outcome):
         text = given["response"]
         group = one(text=text, golds=given["golden_answers"], notes=blocks(text, "summary"), entailment=probability)
         check("evinote", case, group, outcome=outcome, mark_bonus=case["params"]["mark_bonus"])
+
+
+@pytest.mark.parametrize("outcome", ["em", "f1"])
+def test_evinote_reads_its_notes_from_text(outcome):
+    for case in GOLDEN["evinote_" + outcome]:
+        given = case["inputs"]
+        (probability,) = [value for name, value in given.items() if name.startswith("entailment_prob")]
+        group = one(text=given["response"], golds=given["golden_answers"], entailment=probability)
+        check("evinote", case, group, outcome=outcome)
 
 
 def test_evinote_edges():
@@ -353,8 +215,21 @@ def test_autorefine(case):
     )
 
 
+@cases("autorefine")
+def test_autorefine_reads_its_notes_from_text(case):
+    check("autorefine", case, one(text=case["inputs"]["response"], golds=case["inputs"]["golden_answers"]))
+
+
+def test_recorded_notes_come_before_the_text():
+    text = "<refine>so William</refine> <refine>\nShakespeare</refine><answer>Bacon</answer>"
+    assert REWARDS["autorefine"](one(text=text, golds=["William Shakespeare"])) == [0.1]
+    assert REWARDS["autorefine"](one(text=text, notes=[], golds=["William Shakespeare"])) == [0.0]
+
+
 def test_autorefine_edges():
     autorefine = REWARDS["autorefine"]
+    with pytest.raises(DataError, match="no 'golds'"):
+        autorefine(one(notes=["Shakespeare"]))
     assert autorefine(one(answer="Bacon", notes=[], golds=GOLDS)) == [0.0]
     assert autorefine(one(answer=None, notes=["Shakespeare"], golds=GOLDS)) == [0.0]
     # The notes are put together: the gold may span two of them.

@@ -94,8 +94,9 @@ def test_last_answer(text, answer):
 def test_the_answer_column_wins_over_the_text():
     read = Group.of([True, True], [1, 1], text=["<answer>Rhine</answer>", "none"])
     assert predictions(read) == ("Rhine", None)
-    told = Group.of([True, True], [1, 1], text=["<answer>Rhine</answer>", "none"], answer=[None, "Seine"])
-    assert predictions(told) == (None, "Seine")
+    text = ["<answer>Rhine</answer>", "<answer>Rhine</answer>", None, "none"]
+    told = Group.of([True] * 4, [1] * 4, text=text, answer=[None, "Seine", "Seine", None])
+    assert predictions(told) == ("Rhine", "Seine", "Seine", None)
     with pytest.raises(DataError, match="'answer' nor 'text'"):
         predictions(Group.of([True], [1]))
 
@@ -121,7 +122,13 @@ def test_each_answer_of_a_group_is_scored_once():
 
 
 def test_verdict_stands_in_where_nothing_can_be_compared():
-    np.testing.assert_array_equal(em_scores(Group.of([True, False], [1, 1], answer=["x", "y"])), [1, 0])
-    np.testing.assert_array_equal(f1_scores(Group.of([True, False], [1, 1], golds=["x"])), [1, 0])
-    with pytest.raises(DataError, match="no 'golds'"):
-        f1_scores(Group.of([True, False], [1, 1], answer=["x", "y"]))
+    bare, unread = Group.of([True, False], [1, 1]), Group.of([True, False], [1, 1], golds=["x"])
+    for scores in (em_scores, cover_scores, f1_scores):
+        np.testing.assert_array_equal(scores(bare), [1, 0])
+        np.testing.assert_array_equal(scores(unread), [1, 0])
+    for column in ({"answer": ["x", "y"]}, {"text": ["<answer>x</answer>", "y"]}):
+        said = Group.of([True, False], [1, 1], **column)
+        np.testing.assert_array_equal(em_scores(said), [1, 0])
+        np.testing.assert_array_equal(cover_scores(said), [1, 0])
+        with pytest.raises(DataError, match="no 'golds'"):
+            f1_scores(said)

@@ -24,7 +24,7 @@ def toy():
     ("name", "parameters", "words"),
     [
         ("eficient_reasoning", {}, "did you mean efficient_reasoning"),
-        ("nothing_like_it", {}, "the rewards are accuracy"),
+        ("nothing_like_it", {}, "the rewards are a_dlp, accuracy"),
         ("efficient_reasoning", {"alfa": 0.1}, "did you mean alpha"),
         ("efficient_reasoning", {"alpha": 1.5}, "between 0 and 1"),
         ("efficient_reasoning", {"alpha": "high"}, "a float"),

@@ -95,9 +95,19 @@ def test_running_best_gate():
 def test_running_best_is_the_authors(case):
     gate = RunningBestGate(REWARDS["accuracy"].build(), tolerance=case["params"]["acc_tolerance"])
     gate.best = case["inputs"]["max_acc_before"]
-    rows = case["inputs"]["group"]
-    gate(Group.of([row["label"] == "correct" for row in rows], [row["length"] for row in rows]))
+    labels = [row["label"] for row in case["inputs"]["group"]]
+    well_formed = [label != "format_error" for label in labels]
+    gate(Group.of([label == "correct" for label in labels], [1] * len(labels), well_formed=well_formed))
     assert gate.best == pytest.approx(case["expected"]["max_acc_after"])
+
+
+def test_running_best_gate_counts_a_malformed_answer_as_wrong():
+    gate = RunningBestGate(REWARDS["accuracy"].build(), tolerance=0.25)
+    gate(Group.of([True] * 4, [10] * 4, well_formed=[True, True, False, False]))
+    assert gate.best == 0.5
+    # All correct, one well formed: 0.25 is the tolerance below the best; with none it is closed.
+    for well_formed, total in (([True, False, False, False], 4), ([False] * 4, 0)):
+        assert gate(Group.of([True] * 4, [10] * 4, well_formed=well_formed)).sum() == total
 
 
 @pytest.mark.parametrize("case", GOLDEN["a_dlp_lambda"])

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.rewards import REWARDS, Batch, Group, Progress
+from laconic.rewards import REWARDS, Batch, Group, Progress, advantages, registry
+from laconic.rewards.columns import ALIASES, READINGS
 from laconic.rewards.errors import DataError
+from laconic.rewards.group import COLUMNS
 from laconic.rewards.records import Rollout
 from laconic.rewards.registry import build
 from laconic.rewards.rollouts_file import read_file
@@ -21,6 +23,15 @@ from laconic.rewards.worked_group import PROBLEM, ROLLOUTS, example_group
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "rollouts.jsonl"
+
+
+@pytest.fixture
+def own_rewards():
+    """Rewards that a test registers are gone after it."""
+    before = set(REWARDS)
+    yield
+    for name in set(REWARDS) - before:
+        del REWARDS[name]
 
 
 def row(prompt_id, correct, length, **columns):
@@ -136,6 +147,18 @@ def test_advantages_of_the_paper(path):
     np.testing.assert_array_equal(plain, paper)
 
 
+def test_advantages_of_the_paper_follow_the_parameters(path):
+    rows = [row("p", True, 100, finished=True), row("p", True, 300, finished=False), row("p", False, 50, finished=True)]
+    plain = table_of(path, rows, Chosen("dler"))
+    released = table_of(path, rows, Chosen("dler", {"as_released": True}))
+    for table, parameters in ((plain, {}), (released, {"as_released": True})):
+        score = score_one(table, table.chosen[0], kind="paper")
+        expected = advantages.paper("dler", table.batches[0], score.rewards[0], parameters)
+        np.testing.assert_array_equal(score.advantages[0], expected)
+    without_boost = advantages.dler(released.batches[0], score.rewards[0])
+    np.testing.assert_allclose(score.advantages[0] - without_boost, [0.1, 0, 0], atol=1e-12)
+
+
 def test_a_judge_fills_its_column(path):
     async def judge(seen):
         assert seen["question"] == "Why?"
@@ -222,6 +245,157 @@ def test_a_column_that_only_some_rows_have_is_not_used_and_said(path):
     assert "'finnished'" in note
 
 
+@pytest.mark.parametrize(
+    ("key", "reward", "hint"),
+    [
+        ("ref_accuracy", "adapt_think", "reference_accuracy"),
+        ("format", "laser", "well_formed"),
+        ("wellness", "laser", None),
+        ("well_form", "laser", "well_formed"),
+    ],
+)
+def test_an_abbreviation_of_a_column_that_is_only_read_is_pointed_at(path, key, reward, hint):
+    notes = table_of(path, [row("a", True, 1, mode="think", finished=True, **{key: 0.5})], reward).notes
+    found = [note for note in notes if "nobody reads the key" in note]
+    assert [key in note and repr(hint) in note for note in found] == ([True] if hint else [])
+
+
+def test_columns_that_only_would_be_read_are_said_in_one_line(path):
+    rows = [row("a", True, 100, mode="think"), row("a", False, 300, mode="no_think")]
+    (note,) = table_of(path, rows, "l1_exact", "adapt_think", "dler", "hapo", "shorter_better").notes
+    said = dict(part.split(" also reads ") for part in note.split(":")[0].split("; "))
+    assert said == {
+        "l1_exact": "budget",
+        "adapt_think": "reference_accuracy, well_formed",
+        "dler": "finished",
+        "hapo": "step",
+    }
+    full = [item | {"finished": True, "step": 0, "budget": 9, "ref_acc": 0.5, "format_ok": 1} for item in rows]
+    assert table_of(path, full, "l1_exact", "adapt_think", "dler", "hapo").notes == ()
+    partly = [full[0], {key: value for key, value in full[1].items() if key != "budget"}]
+    (note,) = table_of(path, partly, "l1_exact").notes
+    assert note.startswith("budget is not used: only some rows have it")
+
+
+def test_an_answer_that_is_read_from_the_text_is_not_missed(path):
+    base = row("a", True, 100, finished=True, golds=["x"])
+    reward = next(item.name for item in REWARDS.values() if {"answer", "text", "well_formed"} <= {*item.uses})
+
+    def missed(**given):
+        notes = table_of(path, [base | given], reward).notes
+        listed = notes[0].split(":")[0].split(" also reads ")[1].split(", ") if notes else []
+        return {"answer", "text"} & {*listed}
+
+    assert missed() == {"answer", "text"}
+    assert missed(text="<answer>x</answer>") == set()
+    assert missed(answer="x") == {"text"}
+    assert missed(answer="x", well_formed=True) == set()
+
+
+def test_a_budget_may_be_negative_as_in_the_data_of_its_authors(path):
+    lengths, correct = [500, 1000, 2500, 500], [True, True, True, False]
+    rows = [row("p", c, length, num_tokens=-1000) for c, length in zip(correct, lengths, strict=True)]
+    expected = REWARDS["l1_max"](Group.of(correct, lengths, budget=[1000] * 4))
+    np.testing.assert_array_equal(scored(path, rows, "l1_max"), expected)
+    assert expected[0] == pytest.approx(0.65)
+    with pytest.raises(DataError, match="num_tokens is 'many'"):
+        scored(path, [rows[0] | {"num_tokens": "many"}], "l1_max")
+
+
+VALUES = {"bool": True, "text": "word", "tokens": 5, "searches": 2, "share": 0.5}
+
+
+@pytest.mark.parametrize(("name", "alias"), [(name, alias) for name, given in ALIASES.items() for alias in given])
+def test_a_column_is_read_under_each_of_its_names(path, name, alias):
+    known = {"prompt_id": "p", "correct": True, "length": 5}
+    if name == "prompt_id":
+        given = {key: value for key, value in known.items() if key != name}
+        write(path, [given | {alias: "q"}])
+        assert read_file(path).prompt_id(0) == "q"
+        return
+    column = COLUMNS[name]
+    value = VALUES.get(column.unit, [1, 2] if column.unit == "list of token ids" else ["a", "b"])
+    write(path, [known | {alias: value}] if name != "length" else [{"prompt_id": "p", "correct": True, alias: value}])
+    assert read_file(path).rows[0].value(column) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "read"),
+    [
+        ({"label": "correct"}, "correct", True),
+        ({"label": "wrong"}, "correct", False),
+        ({"label": "format_error"}, "correct", False),
+        ({"label": "wrong"}, "well_formed", True),
+        ({"label": "format_error"}, "well_formed", False),
+        ({"finish_reason": "stop"}, "finished", True),
+        ({"finish_reason": "length"}, "finished", False),
+        ({"truncated": True}, "finished", False),
+        ({"truncated": False}, "finished", True),
+        ({"think": True}, "mode", "think"),
+        ({"think": 0}, "mode", "no_think"),
+        ({"no_thinking": True}, "mode", "no_think"),
+        ({"no_thinking": False}, "mode", "think"),
+        # The column itself is stronger, and other words say nothing.
+        ({"truncated": True, "finished": True}, "finished", True),
+        ({"label": "easy"}, "correct", None),
+        ({"finish_reason": None}, "finished", None),
+        ({"think": "<think> 1 </think>"}, "mode", None),
+        ({"think": ["a"]}, "mode", None),
+    ],
+)
+def test_other_words_for_a_column(path, given, name, read):
+    write(path, [given])
+    (found,) = read_file(path).rows
+    assert found.value(COLUMNS[name]) == read
+    assert found.has(COLUMNS[name]) == (read is not None)
+
+
+def test_other_words_are_those_of_known_columns():
+    assert READINGS.keys() <= COLUMNS.keys()
+    taken = [alias for given in ALIASES.values() for alias in given]
+    assert len(taken) == len({*taken})
+    assert not {*taken, *(key for keys in READINGS.values() for key in keys if key != "label")} & COLUMNS.keys()
+
+
+def test_laser_scores_the_labels_of_its_authors(path):
+    labels, lengths = ["correct", "correct", "wrong", "format_error"], [1000, 9000, 1000, 9000]
+    rows = [{"prompt_id": "p", "label": label, "length": n} for label, n in zip(labels, lengths, strict=True)]
+    expected = REWARDS["laser"](Group.of([True, True, False, False], lengths, well_formed=[True, True, True, False]))
+    np.testing.assert_array_equal(scored(path, rows, "laser"), expected)
+    assert len({*expected.tolist()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("reward", "columns", "message"),
+    [
+        ("adapt_think", {"mode": "thnk"}, "mode 'thnk'"),
+        ("ada_ctrl", {"label": "medium"}, "label 'medium'"),
+        ("auto_think", {"mode": "perhaps"}, "mode 'perhaps'"),
+    ],
+)
+def test_a_word_that_a_reward_does_not_know_is_named_with_its_line(path, reward, columns, message):
+    key = next(iter(columns))
+    rows = [row(prompt, True, 100, **{key: {"mode": "think", "label": "easy"}[key]}) for prompt in "aab"]
+    rows.append(rows[2] | columns)
+    with pytest.raises(DataError) as caught:
+        scored(path, rows, reward)
+    assert f"{path}:4: reward {reward}: {message}" in caught.value.message
+    assert caught.value.cure
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_a_complaint_about_a_whole_group_names_its_prompt(path):
+    @registry.reward(paper="-", kind="outcome")
+    def no_pairs(group: Group) -> np.ndarray:
+        if group.size == 2:
+            raise DataError("two are not enough")
+        return group.correct.astype(float)
+
+    with pytest.raises(DataError) as caught:
+        scored(path, [row("a", True, 1), row("b", True, 1), row("b", True, 1)], "no_pairs")
+    assert caught.value.message == f"{path}: prompt b (lines 2, 3): reward no_pairs: two are not enough"
+
+
 def test_rows_of_a_prompt_agree_on_its_problem(path):
     rows = [row("a", True, 1, golds=["x"]), row("b", True, 1, golds=["y"]), row("a", True, 1, golds=["z"])]
     rows = [item | {"answer": "x"} for item in rows]
@@ -238,12 +412,17 @@ def test_empty_files_and_odd_lines(path):
         read_file(path.with_name("none.jsonl"))
 
 
+@pytest.mark.usefixtures("own_rewards")
 def test_a_reward_that_may_not_abstain_is_refused_where_it_would(path):
-    rows = [row("p", True, 10, searches=1), row("p", True, 10, searches=None)]
+    @registry.reward(paper="-", kind="outcome", needs=("budget",))
+    def spread(group: Group) -> np.ndarray:
+        return group.budget - group.budget.mean()
+
+    rows = [row("p", True, 10, budget=1), row("p", True, 10, budget=None)]
     with pytest.raises(DataError) as caught:
-        scored(path, rows, "mash")
-    assert f"{path}:1: reward mash is nan" in caught.value.message
-    assert "'searches' in line 2" in caught.value.cure
+        scored(path, rows, "spread")
+    assert f"{path}:1: reward spread is nan" in caught.value.message
+    assert "'budget' in line 2" in caught.value.cure
 
 
 def test_properties_of_a_reward_that_pushes_wrong_answers_too(path):
