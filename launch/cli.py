@@ -135,8 +135,8 @@ def score(
         Path,
         typer.Argument(
             metavar="ROLLOUTS",
-            help="JSON Lines: prompt_id, correct, length, what the rewards read; rows with a step (0, 1, ...) are "
-            "scored step by step, which gives rewards with history theirs.",
+            help="JSON Lines, - for standard input: prompt_id, correct, length, what the rewards read; rows with a "
+            "step (0, 1, ...) are scored step by step, which gives rewards with history theirs.",
         ),
     ],
     sets: Annotated[
@@ -152,10 +152,15 @@ def score(
     advantages: Annotated[str, typer.Option("--advantages", metavar="KIND", help="grpo (TRL's) or paper.")] = "grpo",
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="MODULE:FUNCTION", help="An async judge, for rewards that need one."),
+        typer.Option("--judge", metavar="MODULE:FUNCTION", help="Asked by rewards with a judge; may be async."),
     ] = None,
-    step: Annotated[int, typer.Option("--step", metavar="N", min=0, help="Training progress, for schedules.")] = 0,
-    total_steps: Annotated[int | None, typer.Option("--total-steps", metavar="N", min=1, help="Of the run.")] = None,
+    step: Annotated[
+        int,
+        typer.Option("--step", metavar="N", min=0, help="Training steps done, for rewards that change on the way."),
+    ] = 0,
+    total_steps: Annotated[
+        int | None, typer.Option("--total-steps", metavar="N", min=1, help="Steps of the whole run, for the same.")
+    ] = None,
 ) -> None:
     """Say what rewards would do to a model: rewards, advantages and what length does, on a file of rollouts."""
     from laconic.launch import score_command

@@ -112,6 +112,8 @@ def _remarks(found: Sequence[Properties]) -> Iterator[str]:
     for item in found:
         if item.first_wrong_above_right:
             yield f"{item.reward}: {_first_pair(item)}"
+        if item.wrong_tried < item.wrong:
+            yield f"{item.reward}: moves wrong is from {item.wrong_tried:,} of {item.wrong:,} wrong rollouts"
         if item.abstained:
             yield f"{item.reward}: abstains from {item.abstained} of {_count(item.rollouts, 'rollout')}"
 
@@ -174,15 +176,17 @@ def _first_pair(item: Properties) -> str:
 
 
 def _moved(item: Properties) -> str:
-    tried = _count(item.wrong_tried, "wrong rollout")
+    some = f" (from {item.wrong:,})" if item.wrong_tried < item.wrong else ""
+    tried = f"{_count(item.wrong_tried, 'wrong rollout')}{some} tried"
     if not item.wrong_tried:
         return "there are no wrong rollouts"
     if not item.wrong_moved:
-        return f"no: {tried} tried at twice and at half their length"
+        return f"no: {tried} at twice and at half their length"
     twice, half = item.change_at_twice_the_length, item.change_at_half_the_length
     assert twice is not None
     assert half is not None
-    return f"yes, {item.wrong_moved} of {tried}; mean change {twice:+.3g} at twice their length, {half:+.3g} at half"
+    change = f"mean change {twice:+.3g} at twice their length, {half:+.3g} at half"
+    return f"yes, {item.wrong_moved:,} of {tried}; {change}"
 
 
 def _correlation(values: Correlation) -> str:

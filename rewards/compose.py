@@ -23,7 +23,7 @@ from laconic.rewards import registry
 from laconic.rewards.errors import RecipeError
 from laconic.rewards.judge import Judge, Judged, load_judge
 from laconic.rewards.parameters import parameters_of
-from laconic.rewards.registry import Scorer
+from laconic.rewards.registry import RESERVED, Scorer
 from laconic.rewards.schedule import (
     AdaptiveWeight,
     ForTasks,
@@ -37,9 +37,6 @@ from laconic.rewards.schedule import (
 )
 
 __all__ = ["GATES", "RESERVED", "check_entry", "compose", "judge_of", "weighted"]
-
-RESERVED = frozenset({"name", "weight", "warmup", "schedule", "gate", "tasks", "times_correct", "judge"})
-"""Keys of an entry that no reward may have as a parameter."""
 
 GATES: Mapping[str, type[Wrapper]] = {
     "running_best": RunningBestGate,

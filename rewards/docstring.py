@@ -73,9 +73,11 @@ def read(documented: Any) -> Documentation:
 def _parts(text: str) -> dict[str, str]:
     """The text before the first heading under "", and what stands under each heading."""
     heads = list(_HEADING.finditer(text))
+    if not heads:
+        return {"": text}
     ends = [head.start() for head in heads[1:]] + [len(text)]
     parts = {head[1]: text[head.end() - 1 : end] for head, end in zip(heads, ends, strict=True)}
-    return {"": text[: heads[0].start()] if heads else text} | parts
+    return {"": text[: heads[0].start()]} | parts
 
 
 def _argument(about: str) -> Argument:

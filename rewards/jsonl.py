@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from laconic.rewards.errors import DataError
+
+STDIN = Path("-")
+"""The path that is read from standard input."""
+_GZIP = b"\x1f\x8b"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -24,21 +31,52 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 def numbered_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Like `read_jsonl`, with the number of each row's line, from 1."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", cure="check the path; it is relative to the current folder")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with _opened(path) as lines:
+        for number, read in enumerate(lines, start=1):
+            line = _first_line(path, read) if number == 1 else read
             if line.strip():
-                yield number, _parse(path, number, line)
+                yield number, _parse(f"{named(path)}:{number}", line)
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+def named(path: Path) -> Path:
+    """The path as messages name it."""
+    return Path("stdin") if path == STDIN else path
+
+
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
+    """A file, a pipe or standard input, line by line."""
+    if path == STDIN:
+        return nullcontext(sys.stdin.buffer)
+    if not path.exists():
+        raise DataError(f"{path}: no such file", cure="check the path; it is relative to the current folder")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder", cure="name the JSON Lines file in it")
     try:
-        row = json.loads(line)
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", cure="name a file that you may read") from None
+
+
+def _first_line(path: Path, line: bytes) -> bytes:
+    if line.startswith(_GZIP):
+        raise DataError(f"{named(path)}: is compressed", cure="unpack it first, with gunzip")
+    return line.removeprefix(codecs.BOM_UTF8)
+
+
+def _parse(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not JSON ({error.msg})", cure="one JSON object per line") from None
+        raise DataError(f"{where}: not JSON ({error.msg})", cure="one JSON object per line") from None
+    except UnicodeDecodeError as error:
+        wrong = f"not UTF-8 (byte {error.object[error.start]:#04x} at {error.start})"
+        raise DataError(f"{where}: {wrong}", cure="save the file as UTF-8") from None
+    except (RecursionError, ValueError) as error:
+        # Brackets in brackets in brackets, or a number of thousands of digits.
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
+        raise DataError(f"{where}: {why}", cure="one plain JSON object per line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: {type(row).__name__} instead of an object", cure="one JSON object per line")
+        raise DataError(f"{where}: {type(row).__name__} instead of an object", cure="one JSON object per line")
     return row
 
 

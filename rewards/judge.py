@@ -1,4 +1,4 @@
-"""Rewards that need a judge: an injected async callable whose verdicts become a column of the group.
+"""Rewards that need a judge: an injected function, async or not, whose verdicts become a column of the group.
 
 The reward stays a pure function of that column. A verdict that cannot be read is None, never a number, and the reward
 abstains from that rollout.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import math
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from laconic.rewards.errors import RecipeError
+from laconic.rewards.errors import LaunchError, RecipeError
 
 Row: TypeAlias = Mapping[str, Any]
 """One rollout as the judge sees it: its columns and its problem's by name (`question`, `text`, `golds`, ...)."""
-Judge: TypeAlias = Callable[[Row], Awaitable[Any]]
-"""Asked once per rollout; answers with a number, a text to be parsed, or None."""
+Judge: TypeAlias = Callable[[Row], Awaitable[Any] | Any]
+"""Asked once per rollout, async or not; answers with a number, a text to be parsed, or None."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,52 @@ class Judged:
 
 
 async def verdicts(judge: Judge, judged: Judged, rows: Sequence[Row], *, concurrency: int = 64) -> list[float | None]:
-    """Ask the judge about every row, at most `concurrency` at once; an unreadable verdict is None."""
+    """Ask the judge about every row, at most `concurrency` at once; an unreadable verdict is None.
+
+    Raises:
+        LaunchError: the judge raised.
+    """
+    return list(map(judged.parse, await answers(judge, rows, concurrency=concurrency)))
+
+
+async def answers(
+    judge: Judge, rows: Sequence[Row], *, names: Sequence[str] | None = None, concurrency: int = 64
+) -> list[Any]:
+    """What the judge says about every row, not parsed yet.
+
+    Args:
+        judge: Asked once per row; one that is not async answers one row after the other.
+        rows: What it is shown.
+        names: What messages call the rows; by default their place in `rows`.
+        concurrency: Rows that are asked about at once.
+
+    Raises:
+        LaunchError: the judge raised; its name, the row and the line of code are named.
+    """
     slots = asyncio.Semaphore(concurrency)
 
-    async def ask(row: Row) -> float | None:
+    async def ask(at: int, row: Row) -> Any:
         async with slots:
-            return judged.parse(await judge(row))
+            try:
+                answer = judge(row)
+                return await answer if inspect.isawaitable(answer) else answer
+            except Exception as error:
+                raise _failure(judge, names[at] if names else f"rollout {at + 1} of {len(rows)}", error) from error
 
-    return list(await asyncio.gather(*map(ask, rows)))
+    return list(await asyncio.gather(*(ask(at, row) for at, row in enumerate(rows))))
+
+
+def _failure(judge: Judge, row: str, error: Exception) -> LaunchError:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return LaunchError(
+        f"judge {name_of(judge)} failed on {row}: {type(error).__name__}: {error} ({last.filename}:{last.lineno})",
+        cure="mend the judge; for a verdict that it cannot give it returns None",
+    )
+
+
+def name_of(judge: Judge) -> str:
+    """The judge as ``module:function``."""
+    return f"{judge.__module__}:{getattr(judge, '__qualname__', type(judge).__qualname__)}"
 
 
 def load_judge(place: str) -> Judge:
@@ -51,11 +91,11 @@ def load_judge(place: str) -> Judge:
         RecipeError: the module cannot be imported, has no such name, or the name cannot be called.
     """
     module, _, name = place.partition(":")
-    cure = "name an async function as package.module:function"
+    cure = "name a function as package.module:function; the module's folder must be on PYTHONPATH"
     try:
         judge = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise RecipeError(f"judge {place!r}: {error}", cure=cure) from None
+    except Exception as error:  # A module can fail in any way while it is imported.
+        raise RecipeError(f"judge {place!r}: {type(error).__name__}: {error}", cure=cure) from None
     if not callable(judge):
         raise RecipeError(f"judge {place!r}: {name} cannot be called", cure=cure)
     return judge
@@ -67,6 +107,6 @@ def number(answer: Any, low: float = -math.inf, high: float = math.inf) -> float
         return None
     try:
         value = float(answer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) and low <= value <= high else None

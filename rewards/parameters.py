@@ -24,6 +24,7 @@ class Range:
         return f"between {self.low:g} and {self.high:g}"
 
 
+_KINDS = (float, int, bool, str)
 _SMALLEST = 5e-324
 NonNegative = Annotated[float, Range(low=0.0)]
 Positive = Annotated[float, Range(low=_SMALLEST)]
@@ -80,25 +81,33 @@ class Parameter:
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword-only parameters of a reward function, or of the constructor of a reward class, by name."""
+    """The keyword-only parameters of a reward function, or of the constructor of a reward class, by name.
+
+    Raises:
+        RecipeError: one has no annotation, no default, or is of a kind that a recipe cannot give.
+    """
     source = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(source, include_extras=True)
     keywords = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {p.name: _parameter(p, hints[p.name]) for p in keywords}
+    return {p.name: _parameter(function.__name__, p, hints.get(p.name)) for p in keywords}
 
 
-def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
-    assert parameter.default is not parameter.empty, f"{parameter.name} has no default"
+def _parameter(reward: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
+    if hint is None or parameter.default is parameter.empty:
+        lacking = "annotation" if hint is None else "default"
+        cure = "write it as `slope: NonNegative = 0.1`; recipes show and check both"
+        raise RecipeError(f"reward {reward}: parameter {parameter.name!r} has no {lacking}", cure=cure)
     optional = False
     if get_origin(hint) in (Union, types.UnionType):
         optional = type(None) in get_args(hint)
         (hint,) = [item for item in get_args(hint) if item is not type(None)]
     if get_origin(hint) is Literal:
         return Parameter(parameter.name, str, parameter.default, get_args(hint), optional)
-    if get_origin(hint) is Annotated:
-        kind, legal = get_args(hint)[:2]
-        return Parameter(parameter.name, kind, parameter.default, legal, optional)
-    return Parameter(parameter.name, hint, parameter.default, None, optional)
+    kind, legal = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, None)
+    if kind not in _KINDS:
+        cure = f"a parameter is a {', '.join(kind.__name__ for kind in _KINDS)} or a Literal, with or without `| None`"
+        raise RecipeError(f"reward {reward}: parameter {parameter.name!r} is annotated {hint}", cure=cure)
+    return Parameter(parameter.name, kind, parameter.default, legal, optional)
 
 
 def _inside(value: float, legal: Range | tuple[Any, ...] | None) -> bool:

@@ -16,15 +16,23 @@ from typing import get_args
 
 import numpy as np
 
+from laconic.rewards.columns import ALIASES, READINGS
 from laconic.rewards.description import claims, default, looks_at, needs
-from laconic.rewards.group import Array, Batch
+from laconic.rewards.group import COLUMNS, Array, Batch
 from laconic.rewards.registry import CLAIMS, REWARDS, Kind, Reward, build
+from laconic.rewards.rollouts_file import COUNTED_AS_SEARCHES
 from laconic.rewards.worked_group import PROBLEM, ROLLOUTS, TITLES, example_group
 
 PAGE = Path("docs/reference/rewards.md")
 _COMMAND = f"python -m laconic.rewards.reference > {PAGE}"
 _LETTERS = dict(zip(CLAIMS, string.ascii_uppercase, strict=False))
 _CODE_OR_TAG = re.compile(r"(``(?s:.+?)``|`[^`]+`|^ {4}.*$)|<", re.MULTILINE)
+_KEYS = {
+    "prompt_id": ("text or whole number", "the problem that the rollout answers; equal ones of a step form a group"),
+    "step": ("whole number", "the training step, from 0 on, in every row or in none; the rows of a step form a batch"),
+    "task": ("text", "the problem's task, for rewards that are for some tasks only"),
+}
+"""What a line may hold beside columns: value and meaning."""
 _OWN_MODULE = "laconic.rewards."
 
 
@@ -34,6 +42,7 @@ def page() -> str:
     parts = ["# Rewards", _introduction(), _comparison()]
     for kind, listed in kinds:
         parts += [f"## {kind.capitalize()} rewards", *map(_section, listed)]
+    parts.append(_columns())
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +63,8 @@ def _introduction() -> str:
     return f"""<!-- Generated: {_COMMAND} -->
 
 {len(_ours())} rewards, each from the paper that is named. `laconic list rewards NAME` prints a section of this page,
-`laconic score NAME ROLLOUTS.jsonl` says what a reward would do with your own rollouts."""
+`laconic score NAME ROLLOUTS.jsonl` says what a reward would do with your own rollouts; its
+columns, and the names that other programs give them, are listed [below](#columns-of-a-rollouts-file)."""
 
 
 def _comparison() -> str:
@@ -117,6 +127,36 @@ def _parameters(reward: Reward) -> str:
         meaning, unit = (said.about, said.unit or "-") if said else ("", "-")
         lines.append(_row([f"`{name}`", f"`{default(parameter)}`", parameter.legal_values, unit, meaning]))
     return "\n".join(lines)
+
+
+def _columns() -> str:
+    """What a rollouts file may hold, under which names."""
+    said = [(name, item.owner, item.unit, item.about) for name, item in COLUMNS.items()]
+    said += [(name, "rollout", unit, about) for name, (unit, about) in _KEYS.items()]
+    header = ["column", "of the", "value", "what it is", "also read from"]
+    lines = [_row(["---"] * len(header))]
+    lines += [_row([f"`{name}`", *cells, "; ".join(_sources(name)) or "-"]) for name, *cells in said]
+    return f"""## Columns of a rollouts file
+
+What `laconic score` reads from each line, if a reward wants it; `prompt_id`, `correct` and `length` are always needed.
+Keys may also stand in a mapping under `meta`. The last column has the keys of other programs that are taken for the
+column where it is not there under its own name; a note says so whenever one is.
+
+{_row(header)}
+{chr(10).join(lines)}"""
+
+
+def _sources(name: str) -> list[str]:
+    """Other keys that hold a column, with what their values mean where it is not the same."""
+    found = [f"`{alias}`" for alias in ALIASES.get(name, ())]
+    for key, meanings in READINGS.get(name, {}).items():
+        values = ", ".join(f"{_plain(said)} is {_plain(meant)}" for said, meant in meanings.items())
+        found.append(f"`{key}` ({values})")
+    return found + [f"the number of `{key}`" for key in COUNTED_AS_SEARCHES if name == "searches"]
+
+
+def _plain(value: str | bool) -> str:
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def _row(cells: Sequence[str]) -> str:

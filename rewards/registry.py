@@ -48,6 +48,9 @@ __all__ = [
 Scope: TypeAlias = Literal["rollout", "group", "batch"]
 Kind: TypeAlias = Literal["outcome", "length", "mode", "search"]
 
+RESERVED = frozenset({"name", "weight", "warmup", "schedule", "gate", "tasks", "times_correct", "judge"})
+"""Keys of a recipe's entry that say when, how much and for whom a reward counts; no reward has such a parameter."""
+
 CLAIMS: Mapping[str, str] = {
     "right_above_wrong": "a right rollout (finished, well formed) is never below a wrong one of its group",
     "shorter_is_no_worse": "of two right rollouts of a group, alike but for length, the shorter is never below",
@@ -94,6 +97,8 @@ class Reward:
     slow: str | None = None
     """Why it scores fewer than 100,000 rollouts per second on one core."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    ordered: tuple[tuple[str, str], ...] = ()
+    """Pairs of parameters of which the first may not exceed the second."""
 
     @property
     def stateful(self) -> bool:
@@ -141,6 +146,15 @@ class _Bound:
         batch = as_batch(given)
         for group in batch:
             self.reward.require(group)
+        rewards = self._score(batch)
+        if np.shape(rewards) != (batch.size,):
+            raise DataError(
+                f"reward {self.reward.name} gave an array of shape {np.shape(rewards)} for {batch.size} rollouts",
+                cure="return one number per rollout of what the function gets",
+            )
+        return rewards
+
+    def _score(self, batch: Batch) -> Array:
         if self._memory is not None:
             return self._memory(batch)
         if self.reward.scope == "batch":
@@ -156,6 +170,9 @@ class _Bound:
 
 
 REWARDS: dict[str, Reward] = {}
+"""By name."""
+_PLACES: dict[str, Reward] = {}
+"""By ``module:name``, so that rewards of other packages never take a name away from each other."""
 
 
 def reward(
@@ -169,6 +186,7 @@ def reward(
     abstains: bool = False,
     judged: Judged | None = None,
     slow: str | None = None,
+    ordered: tuple[tuple[str, str], ...] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function or class into the registry; a class `ShorterBetter` becomes the name `shorter_better`.
 
@@ -183,14 +201,17 @@ def reward(
         abstains: It may give NaN, for "no reward here".
         judged: The column that an injected judge fills.
         slow: Why it scores fewer than 100,000 rollouts per second on one core.
+        ordered: Pairs of parameters of which the first may not exceed the second.
+
+    Raises:
+        RecipeError: the name is taken by another reward of Laconic's, or the registration is wrong.
     """
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         name = _snake(function.__name__)
-        assert name not in REWARDS, f"two rewards named {name}"
-        unknown = [item for item in (*needs, *uses) if item not in COLUMNS] + sorted(set(claims) - CLAIMS.keys())
-        assert not unknown, f"{name}: {unknown[0]} is no column or claim"
-        REWARDS[name] = Reward(
+        _check_columns(name, (*needs, *uses))
+        assert set(claims) <= CLAIMS.keys(), f"{name}: {sorted(set(claims) - CLAIMS.keys())} is no claim"
+        registered = Reward(
             name=name,
             function=function,
             paper=paper,
@@ -203,10 +224,43 @@ def reward(
             judged=judged,
             slow=slow,
             parameters=parameters_of(function),
+            ordered=ordered,
         )
+        _enter(registered)
         return function
 
     return enter
+
+
+def _enter(registered: Reward) -> None:
+    name, function = registered.name, registered.function
+    if taken := sorted(RESERVED & registered.parameters.keys()):
+        raise RecipeError(
+            f"reward {name}: a parameter may not be named {taken[0]!r}",
+            cure=f"in a recipe that word has a meaning of its own, as have {', '.join(sorted(RESERVED))}",
+        )
+    there = REWARDS.get(name)
+    again = there is not None and _place(there.function) == _place(function)  # a notebook's cell run twice
+    if there is not None and not again and function.__module__.startswith("laconic."):
+        raise RecipeError(f"two rewards named {name}", cure="give one of the functions another name")
+    _PLACES[_place(function)] = registered
+    if there is None or again:
+        REWARDS[name] = registered
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _check_columns(name: str, columns: Collection[str]) -> None:
+    for column in columns:
+        if column not in COLUMNS:
+            raise RecipeError(f"reward {name}: there is no column {column!r}", cure=_nearest(column, COLUMNS))
+
+
+def _nearest(word: str, among: Collection[str], otherwise: str | None = None) -> str:
+    near = difflib.get_close_matches(word, among, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise or f"there are {', '.join(sorted(among))}"
 
 
 def find(name: str) -> Reward:
@@ -218,8 +272,7 @@ def find(name: str) -> Reward:
     if ":" in name:
         return _imported(name)
     if name not in REWARDS:
-        near = difflib.get_close_matches(name, REWARDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the rewards are {', '.join(sorted(REWARDS))}"
+        hint = _nearest(name, REWARDS, f"the rewards are {', '.join(sorted(REWARDS))}")
         raise RecipeError(f"unknown reward {name!r}", cure=hint)
     return REWARDS[name]
 
@@ -230,13 +283,20 @@ def check(name: str, parameters: Mapping[str, Any]) -> None:
     Raises:
         RecipeError: unknown reward or parameter (with the nearest right one), wrong type, value out of range.
     """
-    known = find(name).parameters
+    registered = find(name)
+    known = registered.parameters
     for key, value in parameters.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            legal = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(known) or '(none)'}"
+            legal = _nearest(key, known, f"its parameters are {', '.join(known) or '(none)'}")
             raise RecipeError(f"reward {name}: unknown parameter {key!r}", cure=legal)
         known[key].check(name, value)
+    values = {key: parameters.get(key, item.default) for key, item in known.items()}
+    for low, high in registered.ordered:
+        if None not in (values[low], values[high]) and values[low] > values[high]:
+            raise RecipeError(
+                f"reward {name}: {low} {values[low]:g} is above {high} {values[high]:g}",
+                cure="lower one, or raise the other",
+            )
 
 
 def build(name: str, parameters: Mapping[str, Any] | None = None) -> Scorer:
@@ -250,18 +310,19 @@ def abstentions_as_none(values: Array) -> list[float | None]:
     return [None if value != value else value for value in np.asarray(values, dtype=float).tolist()]
 
 
-def _imported(name: str) -> Reward:
-    module, _, function = name.partition(":")
+def _imported(place: str) -> Reward:
+    module, _, name = place.partition(":")
     try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise RecipeError(
-            f"reward {name!r}: {error}", cure="install the package, or put its folder on PYTHONPATH"
-        ) from None
-    registered = _snake(function)
-    if registered not in REWARDS or REWARDS[registered].function.__module__ != module:
-        raise RecipeError(f"reward {name!r}: {module} registers no such reward", cure="decorate it with @reward(...)")
-    return REWARDS[registered]
+        imported = importlib.import_module(module)
+    except (ImportError, ValueError, TypeError) as error:
+        cure = "install the package, or put its folder on PYTHONPATH"
+        raise RecipeError(f"reward {place!r}: {error}", cure=cure) from None
+    found = getattr(imported, name, None)
+    if found is None:
+        raise RecipeError(f"reward {place!r}: {module} has no {name!r}", cure=_nearest(name, dir(imported)))
+    if not callable(found) or _place(found) not in _PLACES:
+        raise RecipeError(f"reward {place!r}: {name} is no registered reward", cure="decorate it with @reward(...)")
+    return _PLACES[_place(found)]
 
 
 def _snake(name: str) -> str:
@@ -269,5 +330,6 @@ def _snake(name: str) -> str:
 
 
 def _kind(module: str) -> Kind:
-    part = next((part for part in module.split(".") if part in get_args(Kind)), "outcome")
-    return part  # type: ignore[return-value]
+    # Where it stands says it for Laconic's own alone.
+    parts = module.split(".") if module.startswith("laconic.rewards.") else []
+    return next((part for part in parts if part in get_args(Kind)), "outcome")  # type: ignore[return-value]

@@ -12,6 +12,7 @@ import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -19,11 +20,14 @@ from typing import Any
 from laconic.rewards.columns import ALIASES, READINGS, Column
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS
-from laconic.rewards.jsonl import numbered_rows
+from laconic.rewards.jsonl import named, numbered_rows
 
 PROMPT_KEYS = ("prompt_id", *ALIASES["prompt_id"])
+COUNTED_AS_SEARCHES = ("queries", "retrieved")
+"""Columns with one entry per executed search, from which searches are counted where nobody counted them."""
 _COUNTED = ("tokens", "searches", "steps", "actions")
 _TOO_LARGE = 1e300
+_LAST_STEP = 2**53
 _SHARES = ("probability", "share")
 # L1's data mark one kind of prompt by a negative budget.
 _SIGNED = ("budget",)
@@ -58,7 +62,12 @@ class Row:
 
     def has(self, column: Column) -> bool:
         """Whether the row has the column, under any of its names."""
-        return self.find(column.keys) is not None or self._derived(column) is not None
+        return self.source(column) is not None
+
+    def source(self, column: Column) -> str | None:
+        """The key that the column's value is read from; None where the row does not have it."""
+        found = self.find(column.keys) or self._derived(column)
+        return None if found is None else found[0]
 
     def is_null(self, name: str) -> bool:
         """Whether the column of that name is there and null."""
@@ -73,7 +82,8 @@ class Row:
         """
         found = self.find(column.keys)
         if found is None:
-            return self._derived(column)
+            derived = self._derived(column)
+            return None if derived is None else derived[1]
         if not _fits(column, found[1]):
             raise self.error(found[0], found[1], f"{_legal(column)}: {column.about}")
         return found[1]
@@ -94,16 +104,16 @@ class Row:
         meta = self.values.get("meta")
         return meta if isinstance(meta, dict) else {}
 
-    def _derived(self, column: Column) -> Any:
-        """The column from keys that say it in other words; None if there are none."""
+    def _derived(self, column: Column) -> tuple[str, Any] | None:
+        """A key that says the column in other words, with the column's value; None if there is none."""
         for key, meanings in READINGS.get(column.name, {}).items():
             found = self.find((key,))
             if found is not None and isinstance(found[1], str | int) and found[1] in meanings:
-                return meanings[found[1]]
+                return key, meanings[found[1]]
         if column.name == "searches":
-            for name in ("queries", "retrieved"):
+            for name in COUNTED_AS_SEARCHES:
                 if self.find(COLUMNS[name].keys) is not None:
-                    return len(self.value(COLUMNS[name]) or ())
+                    return name, len(self.value(COLUMNS[name]) or ())
         return None
 
 
@@ -120,33 +130,44 @@ class RolloutsFile:
         keys = COLUMNS["correct"].keys
         return [at for at, row in enumerate(self.rows) if row.find(keys) != ("correct", None)]
 
-    def prompt_id(self, at: int) -> Any:
+    def prompt_id(self, at: int) -> str | int:
         """The row's prompt as the file names it."""
         found = self.rows[at].find(PROMPT_KEYS)
         if found is None:
             raise missing(self.rows[at], "prompt_id", "the problem that the rollout answers", PROMPT_KEYS)
-        if isinstance(found[1], bool) or not isinstance(found[1], str | int):
+        if isinstance(found[1], bool) or not isinstance(found[1], str | int) or not _is_printable(str(found[1])):
             raise self.rows[at].error(*found, "a text or a whole number")
         return found[1]
 
+    @cached_property
+    def steps(self) -> tuple[int, ...] | None:
+        """The training step of every row; None where the file knows none.
+
+        Raises:
+            DataError: a row has a step and another has none, or it is no whole number.
+        """
+        given = [row.values.get("step") for row in self.rows]
+        if all(value is None for value in given):
+            return None
+        for row, value in zip(self.rows, given, strict=True):
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LAST_STEP:
+                raise row.error("step", value, "a whole number from 0 on, in every row or in none")
+        return tuple(given)
+
     def step(self, at: int) -> int | None:
         """The row's training step."""
-        value = self.rows[at].values.get("step")
-        if value is None and "step" not in self.rows[0].values:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.rows[at].error("step", value, "a whole number from 0 on, in every row or in none")
-        return value
+        return None if self.steps is None else self.steps[at]
 
 
 def read_file(path: str | os.PathLike[str]) -> RolloutsFile:
-    """Read the rows of a rollouts file.
+    """Read the rows of a rollouts file, a pipe, or standard input where the path is ``-``.
 
     Raises:
         DataError: no such file, not JSON Lines, or nothing in it.
     """
-    path = Path(path)
-    rows = tuple(Row(path, line, values) for line, values in numbered_rows(path))
+    read = numbered_rows(path)
+    path = named(Path(path))
+    rows = tuple(Row(path, line, values) for line, values in read)
     if not rows:
         raise DataError(f"{path}: no rollouts", cure="one JSON object per line, with prompt_id, correct, length, ...")
     return RolloutsFile(path, rows)
@@ -211,6 +232,11 @@ def _fits(column: Column, value: Any) -> bool:
 def _is_list(value: Any, unit: str) -> bool:
     kinds = {"list of token ids": int}.get(unit, str | int if unit.endswith("ids") else str)
     return isinstance(value, list) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
+
+
+def _is_printable(text: str) -> bool:
+    # JSON can hold half of a surrogate pair, which no terminal and no file takes.
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_number(value: Any) -> bool:

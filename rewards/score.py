@@ -15,6 +15,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from laconic.rewards import advantages
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS, Array, Batch, Group, Progress
-from laconic.rewards.judge import Judge, verdicts
+from laconic.rewards.judge import Judge, answers
 from laconic.rewards.registry import Reward, Scorer, abstentions_as_none, build
 from laconic.rewards.rollouts_file import RolloutsFile, Row, column_of
 from laconic.rewards.score_columns import Chosen, columns_to_read
@@ -69,6 +70,8 @@ class Score:
     """NaN where the reward abstains."""
     advantages: tuple[Array, ...]
     """0 where the reward abstains."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers ought to know about the judge."""
 
 
 def arrange(
@@ -89,8 +92,8 @@ def arrange(
     if not kept:
         raise DataError(f"{file.path}: no rollout has a verdict", cure="give the rows the key 'correct': true or false")
     prompts: dict[tuple[int | None, str], list[int]] = {}
-    for at in kept:
-        prompts.setdefault((file.step(at), str(file.prompt_id(at))), []).append(at)
+    for at, prompt in zip(kept, _prompt_ids(file, kept), strict=True):
+        prompts.setdefault((file.step(at), prompt), []).append(at)
     rows = [[file.rows[at] for at in places] for places in prompts.values()]
     names, notes = columns_to_read(rows, chosen, has_judge=judge is not None)
     if left_out := len(file.rows) - len(kept):
@@ -122,16 +125,26 @@ def score_one(table: Table, chosen: Chosen, *, kind: Kind = "grpo", judge: Judge
         DataError: a value in the file is none that the reward knows, or the reward is not a finite number and does
             not say that it may abstain.
     """
-    batches = table.batches
+    batches, notes = table.batches, ()
     if judge is not None and chosen.reward.judged is not None:
-        batches = asyncio.run(_with_verdicts(table, chosen.reward, judge))
+        batches, notes = _with_verdicts(table, chosen.reward, judge)
     scorer = build(chosen.name, chosen.parameters)
     rewards = tuple(
         _scored(table, chosen, scorer, batch, places) for batch, places in zip(batches, table.places, strict=True)
     )
     _refuse_odd_numbers(table, chosen, table.joined(rewards))
     relative = (_advantages(chosen, kind, batch, values) for batch, values in zip(batches, rewards, strict=True))
-    return Score(chosen, batches, rewards, tuple(map(np.nan_to_num, relative)))
+    return Score(chosen, batches, rewards, tuple(map(np.nan_to_num, relative)), notes)
+
+
+def moved_by_progress(score: Score) -> bool:
+    """Whether some rollout of the file would have got another reward at the start of training."""
+    scorer = build(score.chosen.name, score.chosen.parameters)
+    for batch, rewards in zip(score.batches, score.rewards, strict=True):
+        early = Batch(tuple(dataclasses.replace(group, progress=Progress()) for group in batch))
+        if not np.array_equal(np.asarray(scorer(early), dtype=float), rewards, equal_nan=True):
+            return True
+    return False
 
 
 def as_rows(table: Table, scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -146,6 +159,21 @@ def as_rows(table: Table, scores: Sequence[Score]) -> list[dict[str, Any]]:
         }
         for at in range(len(table.file.rows))
     ]
+
+
+def _prompt_ids(file: RolloutsFile, places: Sequence[int]) -> Iterator[str]:
+    """The prompt of each row as text; 1 and "1" are not told apart by that, so a file has only one of them."""
+    first: dict[str, int] = {}
+    for at in places:
+        given = file.prompt_id(at)
+        known = first.setdefault(str(given), at)
+        if type(file.prompt_id(known)) is not type(given):
+            other = f"{file.prompt_id(known)!r} in line {file.rows[known].line}"
+            raise DataError(
+                f"{file.rows[at].where}: prompt_id is {given!r} here and {other}",
+                cure="write it as a text in every row, or as a number in every row",
+            )
+        yield str(given)
 
 
 def _moments(file: RolloutsFile, steps: Sequence[int | None], progress: Progress | None) -> list[Progress]:
@@ -209,21 +237,34 @@ def _one_by_one(group: Group) -> Iterator[Group]:
         yield dataclasses.replace(group, **{name: getattr(group, name)[at : at + 1] for name in own})
 
 
-async def _with_verdicts(table: Table, reward: Reward, judge: Judge) -> tuple[Batch, ...]:
+def _with_verdicts(table: Table, reward: Reward, judge: Judge) -> tuple[tuple[Batch, ...], tuple[str, ...]]:
+    """The batches with the judge's verdicts, and a note if some could not be read."""
     assert reward.judged is not None
-    asked = [[[table.file.rows[at] for at in places] for places in groups] for groups in table.places]
-    rows = [row for groups in asked for prompt in groups for row in _judge_rows(prompt)]
-    answers = iter(await verdicts(judge, reward.judged, rows))
-    column = COLUMNS[reward.judged.column]
-    return tuple(
+    prompts = [[table.file.rows[at] for at in places] for groups in table.places for places in groups]
+    rows = [seen for prompt in prompts for seen in _judge_rows(prompt)]
+    names = [row.where for prompt in prompts for row in prompt]
+    said = asyncio.run(answers(judge, rows, names=names))
+    read = [reward.judged.parse(answer) for answer in said]
+    column, verdicts = COLUMNS[reward.judged.column], iter(read)
+    batches = tuple(
         Batch(
             tuple(
-                dataclasses.replace(group, **{column.name: column.convert([next(answers) for _ in range(group.size)])})
+                dataclasses.replace(group, **{column.name: column.convert([next(verdicts) for _ in range(group.size)])})
                 for group in batch
             )
         )
         for batch in table.batches
     )
+    return batches, tuple(_unread(reward, [at for at, verdict in enumerate(read) if verdict is None], said, names))
+
+
+def _unread(reward: Reward, unread: Sequence[int], said: Sequence[Any], names: Sequence[str]) -> Iterator[str]:
+    """At most one note: how many verdicts were none, the first of them, and what was asked."""
+    assert reward.judged is not None
+    if unread:
+        counted = f"{len(unread)} of {len(said)} verdicts of the judge cannot be read, so {reward.name} abstains there"
+        example = f"{shortened(said[unread[0]])} for {names[unread[0]]}"
+        yield f"{counted}: for example {example}. It is asked: {reward.judged.asks}"
 
 
 def _judge_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

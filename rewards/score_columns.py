@@ -6,20 +6,16 @@ the reward is then another number.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from laconic.rewards.group import COLUMNS, Array, Batch
-from laconic.rewards.registry import Reward, build, find
-from laconic.rewards.rollouts_file import Row, lacking, missing
-from laconic.rewards.worked_group import example_group
+from laconic.rewards.errors import DataError
+from laconic.rewards.group import COLUMNS
+from laconic.rewards.registry import Reward, find
+from laconic.rewards.rollouts_file import PROMPT_KEYS, Row, lacking, missing
 
 _REQUIRED = ("correct", "length")
-_OWN_MODULE = "laconic.rewards."
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Chosen:
 def columns_to_read(
     prompts: Sequence[Sequence[Row]], chosen: Sequence[Chosen], *, has_judge: bool
 ) -> tuple[list[str], list[str]]:
-    """Names of the columns that are there and that somebody reads, and notes on those that are not.
+    """Names of the columns that are there and that somebody reads; notes on other names, and on those not there.
 
     Args:
         prompts: The rows of each prompt.
@@ -53,7 +49,7 @@ def columns_to_read(
         has_judge: Somebody fills the columns of judges.
 
     Raises:
-        DataError: a column that a reward needs is missing.
+        DataError: a column that a reward needs is missing, or lengths are given as budgets.
     """
     needed = _needed(chosen)
     filled = {item.reward.judged.column for item in chosen if item.reward.judged} if has_judge else set()
@@ -72,8 +68,11 @@ def columns_to_read(
             notes.append(f"nobody reads the key {near!r} ({without.where}); was {name!r} meant?")
         elif name not in needed:
             absent.add(name)
-    absent |= set() if "step" in prompts[0][0].values else {"step"}
-    return present, [*notes, *_defaults(chosen, absent, present)]
+    absent |= {"step"} if prompts[0][0].values.get("step") is None else set()
+    rows = [row for rows in prompts for row in rows]
+    if "budget" in present:
+        _refuse_lengths_as_budgets(rows)
+    return present, [*_other_names(rows, present), *notes, *_defaults(chosen, absent, present)]
 
 
 def _needed(chosen: Sequence[Chosen]) -> dict[str, str]:
@@ -99,25 +98,23 @@ def _also_reads(item: Chosen, absent: Collection[str], present: Collection[str])
     spared = {"answer"} if "text" in reward.uses and "text" in present else set()
     spared |= {"text"} if {"answer", "well_formed"} <= {*present} & {*reward.uses} else set()
     yield from (name for name in reward.uses if name in absent and name not in spared)
-    if "finished" in absent and "finished" not in reward.uses and reads_finished(item):
-        yield "finished"
     if "step" in absent and reward.stateful:
         yield "step"
 
 
-def reads_finished(item: Chosen) -> bool:
-    """Whether being cut by the token limit changes the reward of a rollout of the worked group.
-
-    Every reward is given the column `finished`, so that none declares it; one from elsewhere, which may not like the
-    worked group, may declare it in ``uses``.
-    """
-    if not item.reward.function.__module__.startswith(_OWN_MODULE):
-        return False
-    group = example_group()
-    cut = dataclasses.replace(group, finished=np.zeros(group.size, dtype=bool))
-    return not np.array_equal(_seen_twice(item, Batch.of(group)), _seen_twice(item, Batch.of(cut)), equal_nan=True)
+def _other_names(rows: Sequence[Row], present: Sequence[str]) -> Iterator[str]:
+    """At most one note: which columns stand under other keys than their own names."""
+    sources = [("prompt_id", {found[0] for row in rows if (found := row.find(PROMPT_KEYS))})]
+    sources += [(name, {row.source(COLUMNS[name]) for row in rows}) for name in present]
+    keys = ((name, sorted(found - {name, None})) for name, found in sources)
+    said = [f"{name} is read from {' and '.join(others)}" for name, others in keys if others]
+    if said:
+        yield ", ".join(said)
 
 
-def _seen_twice(item: Chosen, batch: Batch) -> Array:
-    scorer = build(item.name, item.parameters)
-    return np.stack([scorer(batch), scorer(batch)])
+def _refuse_lengths_as_budgets(rows: Sequence[Row]) -> None:
+    """`num_tokens` is the budget in the data of L1, and a rollout's own length in those of others."""
+    key, budget, length = "num_tokens", COLUMNS["budget"], COLUMNS["length"]
+    if len(rows) > 1 and all(row.source(budget) == key and row.value(budget) == row.value(length) for row in rows):
+        cure = "leave it out: it is the rollout's own length; a budget that its prompt asked for is called 'budget'"
+        raise DataError(f"{rows[0].path}: {key} would be read as the budget and is the length in every row", cure=cure)

@@ -5,25 +5,19 @@ Right and wrong are the file's verdicts. Comparisons are made inside a group, be
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from laconic.rewards.group import Array, Batch, Group
-from laconic.rewards.registry import build
+from laconic.rewards.group import Array, Group
 from laconic.rewards.score import Score, Table
+from laconic.rewards.score_length import length_changes
 
 EQUAL = 1e-9
 """Rewards nearer than this are the same."""
-FACTORS = (2.0, 0.5)
-"""What the length of a wrong rollout is multiplied with, to see whether its reward moves."""
-_MOST_SCORED = 300_000
-"""Rollouts scored at most for that; in a long file some wrong rollouts of every group stand for all."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,10 @@ class Properties:
     wrong_above_right: int
     """Pairs in which the wrong one has the higher reward."""
     first_wrong_above_right: Pair | None
+    wrong: int
+    """Wrong rollouts."""
     wrong_tried: int
-    """Wrong rollouts whose own length was changed, everything else kept."""
+    """Those whose own length was changed, everything else kept: all, or in a long file some, evenly spread."""
     wrong_moved: int
     """Those whose reward changed."""
     change_at_twice_the_length: float | None
@@ -92,7 +88,7 @@ def properties_of(table: Table, score: Score) -> Properties:
     lengths, given = np.concatenate([batch.length for batch in score.batches]), ~np.isnan(rewards)
     right, wrong = given & correct, given & ~correct
     whose = np.repeat(np.arange(len(list(_groups(score)))), [group.size for group, _ in _groups(score)])
-    tried, changes = _length_changes(score)
+    changes = length_changes(score)
     pairs, above, first = _wrong_above_right(table, score)
     parts = {"right": right, "wrong": wrong, "all": given}
     return Properties(
@@ -106,7 +102,8 @@ def properties_of(table: Table, score: Score) -> Properties:
         pairs=pairs,
         wrong_above_right=above,
         first_wrong_above_right=first,
-        wrong_tried=tried,
+        wrong=int((~correct).sum()),
+        wrong_tried=changes.shape[1],
         wrong_moved=int((np.abs(changes) > EQUAL).any(axis=0).sum()),
         change_at_twice_the_length=_mean(changes[0]),
         change_at_half_the_length=_mean(changes[1]),
@@ -172,56 +169,6 @@ def _pair(table: Table, rows: Array, values: Array, wrong: int, right: int) -> P
     file = table.file
     lines = [file.rows[rows[at]].line for at in (wrong, right)]
     return Pair(file.prompt_id(int(rows[wrong])), lines[0], float(values[wrong]), lines[1], float(values[right]))
-
-
-def _length_changes(score: Score) -> tuple[int, Array]:
-    """How many wrong rollouts were tried, and the change of reward of each at each of `FACTORS`, shape (2, tried).
-
-    A few wrong rollouts are changed at a time, such that none can see another, and the reward is asked again with the
-    memory that it had then.
-    """
-    scorer = build(score.chosen.name, score.chosen.parameters)
-    most = max(1, _MOST_SCORED // (len(FACTORS) * sum(batch.size for batch in score.batches)))
-    changes: list[Array] = [np.zeros((len(FACTORS), 0))]
-    for batch, before in zip(score.batches, score.rewards, strict=True):
-        memory = copy.deepcopy(scorer.state_dict())
-        for chosen in islice(_turns(batch, alone=score.chosen.reward.scope == "batch"), most):
-            whole = np.concatenate([np.arange(group.size) == at for group, at in zip(batch, chosen, strict=True)])
-            found = []
-            for factor in FACTORS:
-                scorer.load_state_dict(copy.deepcopy(memory))
-                found.append(scorer(_with_length(batch, chosen, factor))[whole] - before[whole])
-            changes.append(np.array(found))
-        scorer.load_state_dict(copy.deepcopy(memory))
-        scorer(batch)
-    together = np.concatenate(changes, axis=1)
-    # Where the reward abstains there is nothing to move.
-    return together.shape[1], np.nan_to_num(together)
-
-
-def _turns(batch: Batch, *, alone: bool) -> Iterator[list[int]]:
-    """Which wrong rollout of each group is changed in each turn, -1 for none: one of every group, or one in all."""
-    wrong = [np.flatnonzero(~group.correct) for group in batch]
-    for turn in range(max(len(places) for places in wrong)):
-        chosen = [int(places[turn]) if turn < len(places) else -1 for places in wrong]
-        if not alone:
-            yield chosen
-            continue
-        for one in (at for at, place in enumerate(chosen) if place >= 0):
-            yield [place if at == one else -1 for at, place in enumerate(chosen)]
-
-
-def _with_length(batch: Batch, chosen: Sequence[int], factor: float) -> Batch:
-    """The batch with one rollout per group longer or shorter, its thinking in proportion."""
-    return Batch(
-        tuple(_longer(group, at, factor) if at >= 0 else group for group, at in zip(batch, chosen, strict=True))
-    )
-
-
-def _longer(group: Group, at: int, factor: float) -> Group:
-    scale = np.where(np.arange(group.size) == at, factor, 1.0)
-    thinking = {} if group.think_length is None else {"think_length": np.round(group.think_length * scale)}
-    return dataclasses.replace(group, length=np.round(group.length * scale), **thinking)
 
 
 def _spread(values: Array) -> float:

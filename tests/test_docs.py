@@ -1,11 +1,11 @@
 """What the documents say is true: figures come from result files, examples run, named files exist."""
 
-import doctest
-import importlib
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from laconic.launch.cli import app
 from laconic.recipes.source import load_recipe
-from laconic.rewards import REWARDS, Group, check, compose
+from laconic.rewards import compose
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -39,19 +39,40 @@ def test_figures_in_the_readme_come_from_result_files(monkeypatch):
         del sys.modules[module]
 
 
-def test_the_reward_of_the_guide_works(tmp_path, monkeypatch):
-    (tmp_path / "gentle.py").write_text(blocks(GUIDES / "add-a-reward.md", "python")[0])  # the reader types it
-    monkeypatch.syspath_prepend(str(tmp_path))
-    try:
-        module = importlib.import_module("gentle")
-        assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=1)
-        entry = yaml.safe_load(blocks(GUIDES / "add-a-reward.md", "yaml")[0])["rewards"][0]
-        check(entry.pop("name"), entry)
-        assert REWARDS["gentle_length"](Group.of([True, True], [10, 20]), slope=0.2).tolist() == [1.0, 0.8]
-        assert REWARDS["gentle_length"].documentation.missing == []
-    finally:
-        REWARDS.pop("gentle_length", None)
-        sys.modules.pop("gentle", None)
+def test_the_reward_of_the_guide_works(tmp_path):
+    """The reader writes that file into a copy of the package and types the guide's lines."""
+    guide = GUIDES / "add-a-reward.md"
+    shutil.copytree(ROOT / "rewards", tmp_path / "laconic" / "rewards")
+    shutil.copy(ROOT / "docs" / "examples" / "rollouts.jsonl", tmp_path)
+    file = tmp_path / "laconic" / "rewards" / "length" / "gentle.py"
+    file.write_text(blocks(guide, "python")[0])
+    entries = blocks(guide, "yaml")[0].removeprefix("rewards: ").strip()
+    in_a_recipe = f"plan {ROOT}/recipes/quickstart.yaml --set 'grpo.rewards={entries}'"
+    listed, scored, planned = (
+        laconic(shlex.split(line.removeprefix("laconic ")), tmp_path)
+        for line in [*commands(guide.relative_to(ROOT))[:2], in_a_recipe]
+    )
+    assert "r = c * max(0, 1 - slope * (L / shortest - 1))" in listed
+    assert "wrong above right     never" in scored
+    assert "length moves wrong    no" in scored
+    assert "grpo" in planned
+    examples = subprocess.run(
+        [sys.executable, "-m", "doctest", "-v", str(file)], capture_output=True, text=True, check=True
+    )
+    assert "1 passed" in examples.stdout
+
+
+def laconic(arguments, folder):
+    """What the command prints, with the rewards of a folder in place of the installed ones."""
+    env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "laconic.launch.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def commands(document):
+    return [line.split("  #")[0] for block in blocks(ROOT / document, "bash") for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])
@@ -60,10 +81,6 @@ def test_rewards_of_the_documents_are_legal(document):
     assert len(entries) >= 2
     for entry in entries:
         compose(entry)
-
-
-def commands(document):
-    return [line.split("  #")[0] for block in blocks(ROOT / document, "bash") for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])

@@ -30,7 +30,7 @@ class RewardState(CountsMicroBatches):
     Rank 0 writes `laconic_rewards.json` into the checkpoint; on resume every rank reads it from
     ``<output_dir>/checkpoint-<step>``. What is saved is the memory from before the rollouts in use were scored: if
     they are not used up at that step, TRL makes and scores rollouts for the same prompts again when it resumes.
-    What the rewards see in an evaluation is forgotten again.
+    What the rewards see in an evaluation of the training loop is forgotten again.
 
     Args:
         reward_funcs: What the trainer gets. Those with `state_dict` and `load_state_dict` are saved, models are not.
@@ -39,7 +39,9 @@ class RewardState(CountsMicroBatches):
     def __init__(self, reward_funcs: Sequence[Any]) -> None:
         super().__init__()
         self._rewards = [reward for reward in reward_funcs if _remembers(reward)]
-        self._saved = self._before_evaluation = self._memory()
+        self._saved = self._memory()
+        self._before_evaluation: str | None = None
+        """Set from the moment that the training loop decides to evaluate until it has."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the memory of the checkpoint that training resumes from.
@@ -49,7 +51,8 @@ class RewardState(CountsMicroBatches):
         """
         if state.global_step > 0:
             self.load(_checkpoint(args, state))
-        self._saved = self._before_evaluation = self._memory()
+        self._saved = self._memory()
+        self._before_evaluation = self._saved if args.eval_on_start else None
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Note the memory before the next generation."""
@@ -67,8 +70,10 @@ class RewardState(CountsMicroBatches):
         self._note_before_evaluation(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Forget what was seen in an evaluation of the training loop."""
-        self._take_up(self._before_evaluation)
+        """Forget what was seen in an evaluation of the training loop; one that a person asks for is theirs."""
+        if self._before_evaluation is not None:
+            self._take_up(self._before_evaluation)
+            self._before_evaluation = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the memory into the checkpoint."""

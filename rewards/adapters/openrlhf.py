@@ -47,7 +47,7 @@ def openrlhf_reward(
         samples_per_prompt: OpenRLHF's ``--n_samples_per_prompt``; needed by rewards that look at the group.
         verify: ``def verify(completion, /, label, **_): ...``, True or False.
         task: Names the verifier of labels.
-        judge: For a reward that asks one: an async function, or its place as ``package.module:function``.
+        judge: For a reward that asks one: a function (async or not), or its place as ``package.module:function``.
         **keys: The reward's parameters, and the key ``times_correct`` of a recipe.
 
     Returns:

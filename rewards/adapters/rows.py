@@ -65,7 +65,7 @@ class RowReward:
     Args:
         name: Registered name, or ``module:function``.
         framework: Who calls, as messages name it.
-        judge: Async function, or its place as ``module:function``, for a reward that needs a judge.
+        judge: A function (async or not), or its place as ``module:function``, for a reward that needs a judge.
         keys: Parameters and wrapper keys of a recipe's entry, without ``weight``.
 
     Raises:

@@ -47,10 +47,10 @@ def trl_reward(
         verify: ``def verify(completion, /, answer, **_): ...``, from the completion's text and the row's data-set
             columns by name to True or False; None means that this one cannot be checked and gets no reward from here.
         group_by: Data-set column whose equal values make a group; by default rows with the same prompt are one.
-        num_generations: Size of a group, for batches that hold the same prompt in several groups.
+        num_generations: Size of a group; by default the trainer's.
         eos_ids: Every token that ends a completion; by default the trainer's.
         think_end_id: The token ``</think>``; by default the trainer's tokenizer is asked.
-        judge: For a reward that asks one: an async function, or its place as ``package.module:function``.
+        judge: For a reward that asks one: a function (async or not), or its place as ``package.module:function``.
         **keys: The reward's parameters, and the keys ``warmup, schedule, gate, tasks, times_correct`` of a recipe.
             Weights are TRL's: ``GRPOConfig(reward_weights=...)``.
 
@@ -115,7 +115,8 @@ class TrlReward:
         everyone, start = gathered(rows)
         evaluating = trainer is not None and not trainer.model.training
         scorer = copy.deepcopy(self.reward.scorer) if evaluating else self.reward.scorer
-        rewards = self.reward.score(everyone, _progress(trainer_state), size=self.num_generations, scorer=scorer)
+        size = self.num_generations or _group_size(trainer, evaluating)
+        rewards = self.reward.score(everyone, _progress(trainer_state), size=size, scorer=scorer)
         return rewards[start : start + len(rows)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,6 +169,12 @@ def gathered(rows: list[Row]) -> tuple[list[Row], int]:
     torch.distributed.all_gather_object(parts, rows)
     start = sum(len(part) for part in parts[: torch.distributed.get_rank()])
     return [row for part in parts for row in part], start
+
+
+def _group_size(trainer: Any, evaluating: bool) -> int | None:
+    """Rollouts per group as the trainer draws them, so that a prompt which comes twice makes two groups."""
+    drawn = getattr(trainer, "num_generations_eval", None) if evaluating else None
+    return drawn or getattr(trainer, "num_generations", None)
 
 
 def _per_row(values: Any, count: int) -> bool:

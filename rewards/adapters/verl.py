@@ -61,7 +61,7 @@ def verl_reward(
             completion as finished.
         verify: ``def verify(completion, /, ground_truth, data_source, **extra_info): ...``, True or False.
         group_by: Key of ``extra_info`` that numbers the problem inside its data source.
-        judge: For a reward that asks one: an async function, or its place as ``package.module:function``.
+        judge: For a reward that asks one: a function (async or not), or its place as ``package.module:function``.
         **keys: The reward's parameters, and the keys ``gate, tasks, times_correct`` of a recipe.
 
     Raises:

@@ -145,7 +145,12 @@ def think_prune(group: Group, *, length_limit: Positive = 4000.0) -> Array:
     return (group.correct & (group.length <= length_limit)).astype(float)
 
 
-@reward(paper="arXiv:2503.14476", scope="rollout", claims=("shorter_is_no_worse",))
+@reward(
+    paper="arXiv:2503.14476",
+    scope="rollout",
+    claims=("shorter_is_no_worse",),
+    ordered=(("cache", "max_length"),),
+)
 def soft_overlong(group: Group, *, max_length: Positive = 20480.0, cache: NonNegative = 4096.0) -> Array:
     """DAPO's soft overlong punishment: 0, then down to -1 over the last tokens before the limit.
 
@@ -246,7 +251,7 @@ def _repeated_words(group: Group, ngram: int) -> Array:
     return np.array([repeated_share((text or "").lower().split(), ngram) for text in group.text])
 
 
-@reward(paper="arXiv:2510.15110", scope="rollout", claims=_CORRECTNESS_FIRST)
+@reward(paper="arXiv:2510.15110", scope="rollout", uses=("finished",), claims=_CORRECTNESS_FIRST)
 def dler(group: Group, *, as_released: bool = False) -> Array:
     """1 for a right answer that ended before the token limit, else 0.
 

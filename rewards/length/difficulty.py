@@ -50,7 +50,12 @@ def alp(group: Group, *, beta_over_n: NonNegative = 1e-7) -> Array:
     return group.correct - beta_over_n * solved * group.length
 
 
-@reward(paper="arXiv:2508.11582", uses=("label",), claims=("right_above_wrong", "shorter_is_no_worse"))
+@reward(
+    paper="arXiv:2508.11582",
+    uses=("label",),
+    claims=("right_above_wrong", "shorter_is_no_worse"),
+    ordered=(("hard", "easy"),),
+)
 def dr_saf(
     group: Group,
     *,

@@ -27,6 +27,7 @@ _CONCISENESS = Judged(
     paper="arXiv:2505.17250",
     scope="rollout",
     needs=("judgement",),
+    uses=("finished",),
     claims=("right_above_wrong", "no_length_pressure_on_wrong"),
     abstains=True,
     judged=_CONCISENESS,

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from laconic.rewards.errors import RecipeError
 from laconic.rewards.group import Array, Batch, Group
 from laconic.rewards.length.repetition import loop_start
 from laconic.rewards.registry import Count, NonNegative, Positive, reward
@@ -72,6 +71,7 @@ def laser(
     paper="arXiv:2505.15612",
     uses=("well_formed",),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
+    ordered=(("shortest_target", "longest_target"),),
 )
 class LaserD:
     """LASER with a target length per difficulty, re-chosen while training from how long answers are.
@@ -132,11 +132,6 @@ class LaserD:
         refresh_steps: Count = 20,
         as_released: bool = False,
     ) -> None:
-        if shortest_target > longest_target:
-            raise RecipeError(
-                f"reward laser: shortest_target {shortest_target} is above longest_target {longest_target}",
-                cure="swap them, or fix target_low, target_medium and target_high",
-            )
         self.bonus, self.expected_correct, self.as_released = bonus, expected_correct, as_released
         self.fixed = {"low": target_low, "medium": target_medium, "high": target_high}
         self.candidates = np.arange(shortest_target, longest_target + 1, target_step)
@@ -204,6 +199,7 @@ class LaserD:
     paper="arXiv:2505.15612",
     uses=("well_formed", "ids"),
     claims=("right_above_wrong", "shorter_is_no_worse"),
+    ordered=(("shortest_target", "longest_target"),),
     slow="once it has targets, it reads every token of the wrong completions that are longer",
 )
 class LaserDe(LaserD):

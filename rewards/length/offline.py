@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from laconic.rewards.errors import RecipeError
 from laconic.rewards.group import Array, Batch, Group
 from laconic.rewards.mode.reading import thinks
 from laconic.rewards.registry import Count, NonNegative, Positive, reward
@@ -98,7 +97,13 @@ def dast(group: Group, *, max_length: Positive = 4096.0) -> Array:
     return np.where(group.correct, np.maximum(0.5 - 0.5 * excess, 0.1), np.minimum(0.9 * excess - 0.1, -0.1))
 
 
-@reward(paper="arXiv:2501.12570", scope="batch", claims=("shorter_is_no_worse",), abstains=True)
+@reward(
+    paper="arXiv:2501.12570",
+    scope="batch",
+    claims=("shorter_is_no_worse",),
+    abstains=True,
+    ordered=(("lower", "upper"),),
+)
 def o1_pruner(
     batch: Batch,
     *,
@@ -140,8 +145,6 @@ def o1_pruner(
     >>> o1_pruner(Batch.of(group)).round(4).tolist()
     [0.5, 1.1667, -0.5, -0.5]
     """
-    if lower is not None and upper is not None and lower > upper:
-        raise RecipeError(f"reward o1_pruner: lower {lower:g} is above upper {upper:g}", cure="swap them")
     weights = batch.gather(lambda group: _harmony(group, alpha))
     if lower is not None or upper is not None:
         weights = np.clip(weights, lower, upper)

@@ -14,6 +14,7 @@ from laconic.rewards.registry import NonNegative, Share, reward
 
 @reward(
     paper="arXiv:2502.04463",
+    uses=("finished",),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def efficient_reasoning(group: Group, *, alpha: Share = 0.1) -> Array:

@@ -67,7 +67,7 @@ def adapt_think(group: Group, *, delta: Share = 0.05) -> Array:
     paper="arXiv:2505.13379",
     scope="rollout",
     needs=("mode",),
-    uses=("well_formed",),
+    uses=("well_formed", "finished"),
     claims=_LENGTH_BLIND,
 )
 def thinkless(

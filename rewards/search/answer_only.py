@@ -19,7 +19,12 @@ _BLIND = (
 )
 
 
-@reward(paper="arXiv:2503.19470", scope="rollout", uses=("golds", "answer", "text", "well_formed"), claims=_BLIND)
+@reward(
+    paper="arXiv:2503.19470",
+    scope="rollout",
+    uses=("golds", "answer", "text", "well_formed", "finished"),
+    claims=_BLIND,
+)
 def research(group: Group, *, form_score: NonNegative = 0.1) -> Array:
     r"""ReSearch: answer F1, a little for a wrong answer in the right form, nothing in the wrong form.
 

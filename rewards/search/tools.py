@@ -44,7 +44,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
     paper="arXiv:2508.08088",
     scope="rollout",
     needs=("tools", "tools_offered"),
-    uses=("golds", "answer", "text", "well_formed"),
+    uses=("golds", "answer", "text", "well_formed", "finished"),
     claims=("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong"),
 )
 def hier_search(group: Group, *, tool_bonus: NonNegative = 0.1, local_first: bool = False) -> Array:

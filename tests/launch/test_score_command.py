@@ -228,6 +228,17 @@ def test_advantages_of_the_paper(folder):
         (["hapo", "rollouts.jsonl", "--judge", "nowhere:judge"], "nowhere"),
         (["hapo", "rollouts.jsonl", "--step", "3"], "steps of their own"),
         (["hapo", "rollouts.jsonl", "--set", "hapo.length_weight=none"], "between 0 and 1"),
+        (["hapo", "rollouts.jsonl", "--set", "weight=1"], "for example --set hapo.shape=cosine"),
+        (["accuracy", "rollouts.jsonl", "--set", "weight=1"], "accuracy has no parameters"),
+        (["hapo", "rollouts.jsonl", "--set", "hapo.warmup.steps=3"], "'warmup' is a key of a recipe's entry"),
+        (["hapo", "rollouts.jsonl", "--set", "hapo.weight=3"], "'weight' is a key of a recipe's entry"),
+        (["hapo", "rollouts.jsonl", "--set", "hapo.shape=linear", "--set", "hapo.shape=cosine"], "is set twice"),
+        (["", "rollouts.jsonl"], "no reward is named"),
+        (["hapo", "rollouts.jsonl", "--judge", "json:dumps"], "hapo asks no judge"),
+        (["hapo", "."], "is a folder"),
+        (["hapo", "none.jsonl", "--png", "nowhere/x.png"], "the folder nowhere does not exist"),
+        (["hapo", "none.jsonl", "--properties-json", "nowhere/x.json"], "the folder nowhere does not exist"),
+        (["hapo", "none.jsonl", "--compare", "--png", "."], "name a file"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_two(folder, arguments, words):
@@ -235,6 +246,66 @@ def test_mistakes_are_one_message_and_exit_code_two(folder, arguments, words):
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_names_may_be_meant():
+    with pytest.raises(RecipeError, match=r"did you mean l1_(exact or l1_max|max or l1_exact)\?"):
+        choose("l1_exact,l1_max", ["l1_mxact.slope=1"])
+
+
+def test_parameters_of_rewards_of_other_packages_can_be_set(folder):
+    text = """
+import numpy as np
+from laconic.rewards import Group
+from laconic.rewards.registry import NonNegative, reward
+
+
+@reward(paper="-")
+def per_token_price(group: Group, *, price: NonNegative = 0.5) -> np.ndarray:
+    return -price * group.length
+"""
+    (folder / "my_package").mkdir()
+    (folder / "my_package" / "__init__.py").touch()
+    (folder / "my_package" / "prices.py").write_text(text)
+    command = "import sys; sys.path.insert(0, ''); from laconic.launch.cli import main; main()"
+    name = "my_package.prices:per_token_price"
+    arguments = ["score", name, "rollouts.jsonl", "--json", "--set", f"{name}.price=2"]
+    run = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[0])["rewards"] == {name: -1600.0}
+
+
+def test_standard_input_is_read(folder):
+    content = (folder / "rollouts.jsonl").read_text()
+    for place in ("-", "/dev/stdin"):
+        command = [sys.executable, "-m", "laconic.launch.cli", "score", "accuracy", place]
+        run = subprocess.run(command, input=content, capture_output=True, text=True, cwd=folder)
+        assert "16 rollouts in 4 groups, 2 steps" in run.stdout, run.stderr
+    command = [sys.executable, "-m", "laconic.launch.cli", "score", "hapo", "-"]
+    run = subprocess.run(command, input="[1]\n", capture_output=True, text=True, cwd=folder)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "stdin:1: list instead of an object" in run.stderr
+
+
+def test_progress_that_nobody_looks_at_is_said(folder):
+    rows = [{"prompt_id": "p", "correct": True, "length": 10, "mode": mode} for mode in ("think", "think", "no_think")]
+    (folder / "modes.jsonl").write_text("".join(json.dumps(row | {"finished": True}) + "\n" for row in rows))
+    options = ("--json", "--step", 90, "--total-steps", 100)
+    notes = laconic("score", "accuracy", "modes.jsonl", *options, cwd=folder).stderr.splitlines()
+    assert notes == ["note: --step and --total-steps: no reward here depends on the progress of training"]
+    assert "progress" not in laconic("score", "accuracy,arm", "modes.jsonl", *options, cwd=folder).stderr
+    assert "progress" not in laconic("score", "accuracy", "modes.jsonl", "--json", cwd=folder).stderr
+
+
+def test_what_was_not_tried_is_said(folder):
+    rows = [{"prompt_id": "p", "correct": at == 0, "length": 10 + at, "finished": True} for at in range(2000)]
+    (folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = laconic("score", "shorter_better", "long.jsonl", cwd=folder).stdout
+    assert "yes, 64 of 64 wrong rollouts (from 1,999) tried; mean change" in " ".join(said.split())
+    said = laconic("score", "shorter_better", "long.jsonl", "--compare", cwd=folder).stdout
+    assert "shorter_better: moves wrong is from 64 of 1,999 wrong rollouts" in said
+    said = laconic("score", "accuracy", "long.jsonl", cwd=folder).stdout
+    assert "no: 1,999 wrong rollouts tried at twice and at half their length" in " ".join(said.split())
 
 
 def test_values_are_yaml():
@@ -267,11 +338,16 @@ def test_history_is_explained(folder):
     assert "rows with a `step` are scored in that order, see `laconic score --help`" in said
 
 
-def test_a_judge_is_asked(folder):
-    (folder / "my_judge.py").write_text("async def verdict(row):\n    return row['length'] // 100\n")
-    rows = [{"prompt_id": "p", "correct": True, "length": length} for length in (800, 200)]
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_judge_is_asked(folder, kind):
+    text = f"{kind} verdict(row):\n    return row['length'] // 100 if row['length'] < 900 else 'long'\n"
+    (folder / "my_judge.py").write_text(text)
+    rows = [{"prompt_id": "p", "correct": True, "length": length, "finished": True} for length in (800, 200, 900)]
     (folder / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = "import sys; sys.path.insert(0, ''); from laconic.launch.cli import app; app()"
     arguments = ["score", "concise_rl", "plain.jsonl", "--json", "--judge", "my_judge:verdict"]
     run = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, cwd=folder)
-    assert [json.loads(line)["rewards"]["concise_rl"] for line in run.stdout.splitlines()] == [0.8, 0.2]
+    assert [json.loads(line)["rewards"]["concise_rl"] for line in run.stdout.splitlines()] == [0.8, 0.2, None]
+    (note,) = run.stderr.splitlines()
+    assert note.startswith("note: 1 of 3 verdicts of the judge cannot be read")
+    assert "'long' for plain.jsonl:3" in note

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+GOLDEN_TESTS = [
+    *(path.name for path in (TESTS / "rewards").glob("test_golden_*.py") if path.name != Path(__file__).name),
+    "test_advantages.py",
+    "test_qa_scores.py",
+    "test_schedule.py",
+]
 # Entries that tests go through by the beginning of their names.
 FAMILIES = ("r1searcher_", "evinote_")
 LOSSES = "a loss, not a reward"
@@ -45,8 +51,7 @@ UNUSED = {
 @pytest.mark.parametrize("name", sorted(UNUSED))
 def test_every_golden_entry_is_used_or_explained(name):
     entries = set(json.loads((TESTS / "golden" / f"{name}.json").read_text()))
-    others = [path for path in (TESTS / "rewards").glob("test_*.py") if path.name != Path(__file__).name]
-    code = "\n".join(path.read_text() for path in others)
+    code = "\n".join((TESTS / "rewards" / path).read_text() for path in GOLDEN_TESTS)
     used = {entry for entry in entries if f'"{entry}"' in code}
     used |= {entry for entry in entries for family in FAMILIES if entry.startswith(family) and f'"{family}' in code}
     assert used | UNUSED[name].keys() == entries

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laconic.rewards import REWARDS, Batch, Group
+from laconic.rewards import REWARDS, Batch, Group, check
 from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.length.laser import LaserD, LaserDe, choose_targets
 
@@ -222,5 +222,5 @@ def test_state_survives_json_at_every_step(kind, seen):
 
 
 def test_candidates_must_not_be_upside_down():
-    with pytest.raises(RecipeError, match="shortest_target"):
-        LaserD(shortest_target=20000)
+    with pytest.raises(RecipeError, match="shortest_target 20000 is above longest_target 16384"):
+        check("laser_d", {"shortest_target": 20000})

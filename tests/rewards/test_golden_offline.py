@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laconic.rewards import REWARDS, Batch, Group
+from laconic.rewards import REWARDS, Batch, Group, check
 from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.length.offline import standardised
 
@@ -97,7 +97,7 @@ def test_o1_pruner_uses_what_there_is_and_the_rest_still_counts_in_the_means():
 
 def test_o1_pruner_refuses_limits_that_are_swapped():
     with pytest.raises(RecipeError, match="lower 4 is above upper -2"):
-        REWARDS["o1_pruner"](Group.of([True], [1]), lower=4.0, upper=-2.0)
+        check("o1_pruner", {"lower": 4.0, "upper": -2.0})
 
 
 def test_o1_pruner_of_the_paper_is_neither_clipped_nor_standardised():

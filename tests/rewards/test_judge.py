@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
+import sys
 
 import pytest
 
 from laconic.rewards import REWARDS, Group
-from laconic.rewards.errors import RecipeError
-from laconic.rewards.judge import Judged, load_judge, number, verdicts
+from laconic.rewards.errors import LaunchError, RecipeError
+from laconic.rewards.judge import Judged, answers, load_judge, number, verdicts
 
 OUT_OF_TEN = Judged(column="judgement", asks="How good?", parse=lambda answer: number(answer, 1, 10))
 
@@ -22,7 +24,7 @@ def test_a_number_is_read(answer):
 
 
 @pytest.mark.parametrize(
-    "answer", ["Score: 7", "7/10", "", None, True, 0, 11, "11", "nan", "inf", float("nan"), [7], {"score": 7}]
+    "answer", ["Score: 7", "7/10", "", None, True, 0, 11, "11", "nan", "inf", float("nan"), [7], {"score": 7}, 10**400]
 )
 def test_what_is_no_number_in_range_is_none(answer):
     assert number(answer, 1, 10) is None
@@ -60,12 +62,40 @@ def test_no_more_than_the_limit_are_asked_at_once(concurrency):
     assert most == min(concurrency, 20)
 
 
-def test_a_judge_that_fails_is_not_a_verdict():
+def test_a_judge_that_fails_is_named_with_its_row_and_its_line():
     async def judge(row):
-        raise ConnectionError("no answer")
+        if row["place"] == 2:
+            raise ConnectionError("no answer")
+        return 5
 
-    with pytest.raises(ConnectionError):
-        ask(judge, [{}])
+    with pytest.raises(LaunchError) as caught:
+        ask(judge, [{"place": place} for place in range(4)])
+    said = caught.value.message
+    assert f"{__name__}:" in said
+    assert "judge failed on rollout 3 of 4: ConnectionError: no answer" in said
+    assert re.search(r"test_judge\.py:\d+\)$", said)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_rows_are_called_by_their_names_where_they_have_some():
+    with pytest.raises(LaunchError, match=r"failed on rollouts\.jsonl:7: TypeError"):
+        asyncio.run(answers(lambda: 5, [{}], names=["rollouts.jsonl:7"]))
+
+
+class Patient:
+    """A judge with a memory."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self, row):
+        self.asked += 1
+        return self.asked
+
+
+def test_a_judge_may_be_a_plain_function_or_an_object():
+    assert ask(lambda row: row["answer"], [{"answer": 3}, {"answer": "no"}]) == [3.0, None]
+    assert ask(Patient(), [{}, {}, {}]) == [1.0, 2.0, 3.0]
 
 
 def test_no_rows_no_verdicts():
@@ -87,6 +117,16 @@ def test_a_judge_that_cannot_be_found_is_named(place):
         load_judge(place)
     assert repr(place) in str(caught.value)
     assert "package.module:function" in str(caught.value)
+
+
+def test_a_module_that_cannot_be_imported_is_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_a_judge.py").write_text("def verdict(row:\n")
+    (tmp_path / "sorry_judge.py").write_text("raise OSError('no key')\n")
+    for place, why in (("half_a_judge:verdict", "SyntaxError"), ("sorry_judge:verdict", "OSError: no key")):
+        with pytest.raises(RecipeError, match=why):
+            load_judge(place)
+        sys.modules.pop(place.partition(":")[0], None)
 
 
 def test_conciseness_abstains_from_a_verdict_that_cannot_be_read():

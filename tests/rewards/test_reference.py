@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from laconic.rewards import REWARDS, Batch, Group
+from laconic.rewards.columns import ALIASES
 from laconic.rewards.group import COLUMNS
 from laconic.rewards.reference import main, page, worked_rewards
 from laconic.rewards.registry import build
@@ -43,6 +44,21 @@ def test_rows_of_the_comparison_have_as_many_cells_as_its_head():
     rows = [line for line in page().splitlines() if line.startswith("| ")]
     table = rows[: len(NAMES) + 2]
     assert {len(re.split(r"(?<!\\)\|", row)) for row in table} == {11}
+
+
+def test_every_column_is_listed_with_all_its_names():
+    section = page().partition("## Columns of a rollouts file")[2]
+    rows = [re.split(r"(?<!\\)\|", line) for line in section.splitlines() if line.startswith("| `")]
+    assert {len(cells) for cells in rows} == {7}
+    found = {cells[1].strip(" `"): cells[5] for cells in rows}
+    assert found.keys() == COLUMNS.keys() | {"prompt_id", "step", "task"}
+    for name, aliases in ALIASES.items():
+        assert all(f"`{alias}`" in found[name] for alias in aliases)
+    assert "`num_tokens`" in found["budget"]
+    assert "`finish_reason` (stop is true, length is false)" in found["finished"]
+    assert "`think` (true is think, false is no_think)" in found["mode"]
+    assert "the number of `queries`" in found["searches"]
+    assert found["task"].strip() == "-"
 
 
 def test_numbers_by_hand():

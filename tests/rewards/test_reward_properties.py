@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import laconic.rewards
 from laconic.rewards import REWARDS, Batch, Group, Progress
-from laconic.rewards.example import group_of, random_rollout, random_search
+from laconic.rewards.example import group_of, random_group, random_rollout, random_search
 from laconic.rewards.group import COLUMNS
 from laconic.rewards.registry import CLAIMS
 
@@ -95,6 +95,7 @@ SHAPES = {
     "all right": rollouts(correct=st.just(True), finished=st.just(True)),
     "equal lengths": rollouts(length=st.just(7)),
     "all truncated": rollouts(finished=st.just(False)),
+    "one right": rollouts(correct=st.just(False)).map(lambda rows: [rows[0] | {"correct": True}, *rows[1:]]),
 }
 
 
@@ -108,6 +109,16 @@ def test_defined_for_every_kind_of_group(shape, data):
             rewards = fresh(name)(given_group)
             assert rewards.shape == (given_group.size,), name
             assert REWARDS[name].abstains or np.isfinite(rewards).all(), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_whether_it_matters_how_a_rollout_ended(name):
+    moved = False
+    for seed in range(60):
+        group = random_group(6, seed=seed)
+        other = dataclasses.replace(group, finished=~group.finished)
+        moved |= not np.array_equal(fresh(name)(group), fresh(name)(other), equal_nan=True)
+    assert moved == ("finished" in REWARDS[name].uses)
 
 
 @pytest.mark.parametrize("name", NAMES)

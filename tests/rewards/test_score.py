@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from laconic.rewards import REWARDS, Batch, Group, Progress, advantages, registry
 from laconic.rewards.columns import ALIASES, READINGS
-from laconic.rewards.errors import DataError
+from laconic.rewards.errors import DataError, LaunchError
 from laconic.rewards.group import COLUMNS
 from laconic.rewards.records import Rollout
 from laconic.rewards.registry import build
@@ -174,6 +174,26 @@ def test_a_judge_fills_its_column(path):
     assert found.advantages[0][1] == 0
 
 
+def test_verdicts_that_cannot_be_read_are_counted_with_an_example(path):
+    said = iter([7, "rather well", None, 4])
+    rows = [row("p", True, 10) for _ in range(4)]
+    table = table_of(path, rows, "concise_rl", judge=lambda seen: next(said))
+    found = score_one(table, table.chosen[0], judge=lambda seen: next(said))
+    np.testing.assert_array_equal(found.rewards[0], [0.7, np.nan, np.nan, 0.4])
+    (note,) = found.notes
+    assert note.startswith("2 of 4 verdicts of the judge cannot be read, so concise_rl abstains there: ")
+    assert f"for example 'rather well' for {path}:2" in note
+    assert REWARDS["concise_rl"].judged.asks in note
+    assert score_one(table, table.chosen[0], judge=lambda seen: 5).notes == ()
+
+
+def test_a_judge_that_fails_is_said_with_the_line_of_the_file(path):
+    rows = [row("a", True, 10, text="x"), row("b", True, 10, text="y"), row("a", True, 10)]
+    table = table_of(path, rows, "concise_rl", judge=lambda seen: 1)
+    with pytest.raises(LaunchError, match=rf"failed on {path}:3: KeyError: 'text'"):
+        score_one(table, table.chosen[0], judge=lambda seen: seen["text"])
+
+
 GOOD = row("p", True, 100)
 MISTAKES = {
     "missing": [
@@ -271,7 +291,8 @@ def test_columns_that_only_would_be_read_are_said_in_one_line(path):
         "hapo": "step",
     }
     full = [item | {"finished": True, "step": 0, "budget": 9, "ref_acc": 0.5, "format_ok": 1} for item in rows]
-    assert table_of(path, full, "l1_exact", "adapt_think", "dler", "hapo").notes == ()
+    (note,) = table_of(path, full, "l1_exact", "adapt_think", "dler", "hapo").notes
+    assert note == "reference_accuracy is read from ref_acc, well_formed is read from format_ok"
     partly = [full[0], {key: value for key, value in full[1].items() if key != "budget"}]
     (note,) = table_of(path, partly, "l1_exact").notes
     assert note.startswith("budget is not used: only some rows have it")

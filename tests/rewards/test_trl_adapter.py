@@ -196,8 +196,8 @@ def trainer_of(tmp_path):
         calls.append((list(zip(prompts, completion_ids, completions, strict=True)), trainer_state.global_step))
         return [0.0] * len(prompts)
 
-    def make(trainer_class, config_class, *rewards):
-        data = Dataset.from_list([{"prompt": "3 + 4 =", "budget": 4}, {"prompt": "4 + 4 =", "budget": 6}])
+    def make(trainer_class, config_class, *rewards, prompts=("3 + 4 =", "4 + 4 =")):
+        data = Dataset.from_list([{"prompt": text, "budget": 4 + 2 * at} for at, text in enumerate(prompts)])
         config = config_class(
             output_dir=str(tmp_path / "out"), max_steps=2, num_generations=4, per_device_train_batch_size=8,
             per_device_eval_batch_size=8, max_completion_length=12, logging_steps=1, use_cpu=True, report_to="none",
@@ -240,6 +240,22 @@ def test_in_a_real_trainer(trainer_of, classes):
     assert list(memory.values()) == list(renamed(hapo.state_dict(), memory).values())
     trainer.evaluate()
     assert rewards[2].state_dict() == memory
+
+
+def test_a_prompt_that_comes_twice_makes_two_groups(trainer_of):
+    trainer, calls, _ = trainer_of(
+        GRPOTrainer, GRPOConfig, trl_reward("kimi_length", verify=even), prompts=["3 + 4 ="] * 2
+    )
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    differ = []
+    for (rows, _), log in zip(calls, logs, strict=True):
+        right, lengths = [even(text) for _, _, text in rows], [len(ids) for _, ids, _ in rows]
+        halves = [Group.of(right[at : at + 4], lengths[at : at + 4]) for at in (0, 4)]
+        expected = REWARDS["kimi_length"](Batch.of(*halves)).mean()
+        assert log["rewards/kimi_length/mean"] == pytest.approx(expected, abs=1e-6)
+        differ.append(abs(expected - REWARDS["kimi_length"](Group.of(right, lengths)).mean()) > 1e-3)
+    assert any(differ)
 
 
 def batch_of(rows, step, eos):

@@ -170,6 +170,15 @@ def test_an_evaluation_leaves_no_trace(model, tmp_path):
     assert [saved(tmp_path, step)[0]["state"]["seen"] for step in (1, 2, 3, 4)] == [0, 1, 1, 2]
 
 
+def test_an_evaluation_after_training_leaves_the_memory(model, tmp_path):
+    reward = Counts()
+    trainer = plain_trl(model, tmp_path, reward, max_steps=2, per_device_eval_batch_size=2)
+    trainer.train()
+    seen = reward.seen
+    trainer.evaluate()
+    assert reward.seen >= seen > 0
+
+
 def test_a_checkpoint_without_the_memory_is_refused(model, tmp_path):
     plain_trl(model, tmp_path, Counts(), max_steps=2).train()
     (tmp_path / "checkpoint-1" / STATE_FILE).unlink()
