@@ -1,10 +1,29 @@
-"""What every engine that samples completions offers; torch-free, so that recipes and policies can import it."""
+"""What every engine offers: completions as a whole (`Sampler`), and live sequences (`Engine`, `Branch`).
+
+Torch-free, so that recipes and policies can import it. A policy is written against `Branch` alone::
+
+    async with engine.open("How many primes are below 30?", ledger=ledger) as branch:
+        chunk = await branch.generate(max_tokens=512, stop=["</think>"])
+        probe = await branch.fork()                      # shares what was read so far
+        await probe.extend("</think> ")                  # forced text, never counted as generated
+        guess = await probe.generate(max_tokens=20, role="probe")
+        await probe.close("discarded")
+        ...
+        await branch.close("kept")
+
+Concurrent branches are batched by the engine. Cancelling the task that generates frees its branch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from types import TracebackType
+from typing import Literal, Protocol, Self, TypeAlias
+
+from laconic.inference.ledger import Fate, Ledger, Role
+from laconic.rewards.errors import LaunchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +66,193 @@ class Sampler(Protocol):
     def sample(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield one completion per request as soon as it is done."""
         ...
+
+
+class Capability(StrEnum):
+    """What an engine may be able to do beyond generating text; a policy says which of it it needs."""
+
+    PREFIX = "continue a raw prefix"
+    """`extend` and `generate` after it: without this, a branch can generate once and no more."""
+    STOP = "stop strings"
+    FORK = "fork a branch"
+    LOGPROBS = "log-probabilities of generated tokens"
+    TOP_LOGPROBS = "log-probabilities of the most likely tokens"
+    ENTROPY = "entropies of the next-token distribution"
+    TOKEN_IDS = "token ids in and out"
+    SEED = "seeds that reproduce a run"
+    ABORT = "abort at once when cancelled"
+    TOKEN_HOOK = "a hook that sees every token before the next one"
+    LOGIT_BIAS = "additive bias on logits"
+    HIDDEN_STATES = "hidden states"
+    STEERING = "edits of activations"
+    KV_EDIT = "edits of the key-value cache"
+    SCORE = "log-likelihood of a given continuation"
+
+
+Message: TypeAlias = Mapping[str, str]
+Prompt: TypeAlias = str | Sequence[Message]
+"""One user message, or a conversation; the engine applies the model's chat template."""
+
+Reason: TypeAlias = Literal["eos", "stop", "length", "hook"]
+"""Why a generation ended: end-of-sequence, a stop string, `max_tokens`, or the hook said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token, as a hook sees it and as streams deliver it."""
+
+    text: str
+    id: int | None = None
+    logprob: float | None = None
+    """Natural logarithm, of the distribution that was sampled from at temperature 1."""
+    top: tuple[float, ...] | None = None
+    """Log-probabilities of the most likely tokens, best first."""
+    entropy: float | None = None
+    """Of the next-token distribution at temperature 1, in nats."""
+
+
+Hook: TypeAlias = Callable[[Token], bool]
+"""Called for every token but one that ends the generation anyway; True ends it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one call of `Branch.generate` produced."""
+
+    text: str
+    """Without the stop string that ended it, unless it was to be kept."""
+    tokens: tuple[Token, ...]
+    """Everything generated, end-of-sequence and the tokens of the stop string included."""
+    reason: Reason
+    stop: str | None = None
+    """The stop string that ended it."""
+
+    @property
+    def ended(self) -> bool:
+        """The model ended the sequence by itself."""
+        return self.reason == "eos"
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Of every token, natural logarithms.
+
+        Raises:
+            LaunchError: the engine gave none.
+        """
+        values = [token.logprob for token in self.tokens]
+        if None in values:
+            raise LaunchError("the engine gave no log-probabilities", cure="use an engine that has them")
+        return tuple(values)  # type: ignore[arg-type]
+
+
+class Branch(Protocol):
+    """A live sequence: a prompt and what follows it. Used as an async context manager it closes as ``discarded``
+    unless it was closed before.
+    """
+
+    @property
+    def text(self) -> str:
+        """What follows the prompt: generated and forced text, in order."""
+
+    async def generate(
+        self,
+        *,
+        max_tokens: int,
+        min_tokens: int = 0,
+        stop: Sequence[str] = (),
+        keep_stop: bool = False,
+        role: Role = "think",
+        sampling: Sampling | None = None,
+        top_logprobs: int = 0,
+        hook: Hook | None = None,
+        bias: Mapping[int, float] | None = None,
+    ) -> Chunk:
+        """Generate until end-of-sequence, a stop string, the hook or `max_tokens`.
+
+        A stop string ends the generation and is cut from the branch, unless it is kept; either way it is counted.
+        Before `min_tokens`, end-of-sequence cannot be drawn and stop strings are ignored.
+
+        Args:
+            max_tokens: Generated tokens at most.
+            min_tokens: Generated tokens at least.
+            stop: Strings that end it.
+            keep_stop: The stop string stays in the text; nothing after it does.
+            role: What these tokens are for; the ledger's account.
+            sampling: Instead of the branch's own; its `max_tokens` is not looked at.
+            top_logprobs: How many of the most likely tokens to report at each place.
+            hook: Sees every token.
+            bias: Added to the logits of these token ids.
+        """
+        ...
+
+    def stream(
+        self,
+        *,
+        max_tokens: int,
+        min_tokens: int = 0,
+        stop: Sequence[str] = (),
+        keep_stop: bool = False,
+        role: Role = "think",
+        sampling: Sampling | None = None,
+        hook: Hook | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """As `generate`, while it goes on: every piece holds everything so far, and only the last one's reason counts.
+
+        Text that may be the beginning of a stop string is held back until it is known not to be.
+        """
+        ...
+
+    async def extend(self, text: str) -> None:
+        """Append forced text."""
+
+    def relabel(self, role: Role) -> None:
+        """The last generation's tokens were for something else, as its text shows."""
+
+    async def fork(self) -> Branch:
+        """A second branch with the same prompt and text, which goes its own way from here."""
+
+    async def close(self, fate: Fate) -> None:
+        """Free it. `fate` says what became of its tokens; closing again changes nothing."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Engine(Protocol):
+    """Something that decodes tokens."""
+
+    capabilities: frozenset[Capability]
+    slots: int | None
+    """Generations that go on at once, others wait; None if nothing limits them."""
+
+    def open(self, prompt: Prompt, *, ledger: Ledger, sampling: Sampling | None = None, seed: int = 0) -> Branch:
+        """A branch at the end of a prompt; everything it causes is entered into `ledger`.
+
+        Args:
+            prompt: The user message, or a conversation.
+            ledger: The account of the run that asks.
+            sampling: How its tokens are drawn; `max_tokens` is not looked at.
+            seed: Equal seeds give equal branches, whatever they are batched with; forks draw their own numbers.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free everything."""
+
+
+def check_capabilities(engine: Engine, needed: Iterable[Capability], *, who: str) -> None:
+    """Refuse before the first call what an engine cannot do.
+
+    Raises:
+        LaunchError: names everything that is missing.
+    """
+    missing = sorted(set(needed) - engine.capabilities, key=lambda capability: capability.name)
+    if missing:
+        have = "; ".join(sorted(engine.capabilities)) or "plain text only"
+        raise LaunchError(
+            f"{who} needs an engine with: {'; '.join(missing)}. {type(engine).__name__} has: {have}",
+            cure="choose another engine, or a policy that works with this one (`laconic list policies`)",
+        )

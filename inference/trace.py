@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.inference.engine import Prompt
+
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
@@ -79,9 +81,9 @@ class TraceReader:
         return low
 
 
-def prompt_text(tokenizer: Any, prompt: str) -> str:
-    """The exact string the model is prompted with for one user message."""
-    messages = [{"role": "user", "content": prompt}]
+def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
+    """The exact string the model is prompted with for one user message, or for a conversation."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(item) for item in prompt]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 

@@ -1,0 +1,228 @@
+"""What a policy is, and what it is given.
+
+A policy is a frozen dataclass whose fields are its parameters and whose ``async def run(self, ask) -> Answer`` is the
+paper's rule, written against branches alone. It is entered under its own name by the decorator `policy`::
+
+    @policy(paper="arXiv:2203.11171", requires=())
+    @dataclass(frozen=True)
+    class SelfConsistency:
+        samples: int = 10
+
+        async def run(self, ask: Ask) -> Answer: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias
+
+from laconic.inference.engine import Branch, Capability, Engine, Prompt, Sampling, check_capabilities
+from laconic.inference.ledger import Ledger
+from laconic.inference.trace import THINK_CLOSE, THINK_OPEN
+from laconic.rewards.errors import LaunchError, RecipeError
+
+Finish: TypeAlias = Literal["stop", "length", "policy_stop", "abstained"]
+"""How an answer ended: by the model itself, cut by a token limit, cut by the policy's rule, or withheld."""
+Scorer: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]
+"""A verifier, reward model or judge: the prompt and candidate texts in, one number per candidate out."""
+Equal: TypeAlias = Callable[[str, str], bool]
+
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy came to."""
+
+    text: str
+    """The completion that is returned; forced text is part of it."""
+    answer: str | None
+    """The answer read from it; None if there is none to read, or if the policy abstains."""
+    finish: Finish
+    ledger: Ledger
+    confidence: float | None = None
+    """From 0 to 1 where the policy has one."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the policy looked at: probes, votes, scores; as JSON can hold it."""
+
+
+@dataclass
+class Ask:
+    """One question, and everything a policy may use to answer it."""
+
+    engine: Engine
+    prompt: Prompt
+    ledger: Ledger
+    sampling: Sampling = field(default_factory=Sampling)
+    """`max_tokens` is the budget of one whole completion, thinking and answer."""
+    seed: int = 0
+    think_open: str = THINK_OPEN
+    think_close: str = THINK_CLOSE
+    opens_thinking: bool = False
+    """The chat template already ends the prompt with the opening tag."""
+    extract: Callable[[str], str | None] = field(default=lambda text: read_answer(text))
+    """Reads the answer from the text after the thinking; None if there is none."""
+    equal: Equal = field(default=lambda one, other: one.strip() == other.strip())
+    """Whether two answers are the same."""
+    scorer: Scorer | None = None
+    """For policies that need a verifier, a process reward model or a judge."""
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+    """Further engines by name, for cascades, routers and drafts."""
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """Closes what a policy leaves open."""
+
+    @property
+    def rng(self) -> random.Random:
+        """Random numbers of this question: the same sequence whenever it is asked for."""
+        return random.Random(self.seed)
+
+    def open(self, *, sample: int = 0, engine: Engine | None = None, sampling: Sampling | None = None) -> Branch:
+        """A branch at the end of the prompt, entered into the ledger, closed as discarded if nobody closes it.
+
+        Args:
+            sample: Branches of one question differ by it, reproducibly.
+            engine: Instead of the question's own.
+            sampling: Instead of the question's own.
+        """
+        chosen = engine or self.engine
+        branch = chosen.open(
+            self.prompt, ledger=self.ledger, sampling=sampling or self.sampling, seed=self.seed * 1_000_003 + sample
+        )
+        self.stack.push_async_callback(branch.close, "discarded")
+        return branch
+
+    async def fork(self, branch: Branch) -> Branch:
+        """A fork that is closed as discarded if nobody closes it."""
+        fork = await branch.fork()
+        self.stack.push_async_callback(fork.close, "discarded")
+        return fork
+
+    async def score(self, texts: Sequence[str]) -> Sequence[float]:
+        """The scorer's numbers.
+
+        Raises:
+            LaunchError: nobody gave one.
+        """
+        if self.scorer is None:
+            raise LaunchError("this policy needs a scorer", cure="pass scorer=: a verifier, reward model or judge")
+        return await self.scorer(str(self.prompt), texts)
+
+    def find(self, answer: str, among: Sequence[str]) -> int | None:
+        """The place of the first equal answer."""
+        return next((place for place, other in enumerate(among) if self.equal(answer, other)), None)
+
+
+class Policy(Protocol):
+    """An inference algorithm over branches."""
+
+    async def run(self, ask: Ask) -> Answer:
+        """Answer one question."""
+        ...
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A policy class and what its registration says."""
+
+    name: str
+    policy: type[Any]
+    paper: str
+    requires: frozenset[Capability]
+    scorer: bool
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.policy) or "").splitlines()[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        return tuple(item.name for item in fields(self.policy))
+
+    def build(self, parameters: Mapping[str, Any] | None = None) -> Policy:
+        """The policy with its parameters.
+
+        Raises:
+            RecipeError: an unknown parameter, with the nearest right one.
+        """
+        known = [item.name for item in fields(self.policy)]
+        for key in parameters or {}:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                cure = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(known) or '(none)'}"
+                raise RecipeError(f"policy {self.name}: unknown parameter {key!r}", cure=cure)
+        return self.policy(**(parameters or {}))
+
+
+POLICIES: dict[str, Registered] = {}
+
+
+def policy(
+    *, paper: str, requires: Sequence[Capability] = (), scorer: bool = False
+) -> Callable[[type[Any]], type[Any]]:
+    """Enter a policy class under the snake-case form of its name.
+
+    Args:
+        paper: Where the rule is from; ``-`` for common practice.
+        requires: What the engine must be able to do.
+        scorer: It needs `Ask.scorer`.
+    """
+
+    def enter(policy_class: type[Any]) -> type[Any]:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", policy_class.__name__).lower()
+        assert name not in POLICIES, f"two policies named {name}"
+        POLICIES[name] = Registered(name, policy_class, paper, frozenset(requires), scorer)
+        return policy_class
+
+    return enter
+
+
+def find(name: str) -> Registered:
+    """Look a policy up.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in POLICIES:
+        near = difflib.get_close_matches(name, POLICIES, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"the policies are {', '.join(sorted(POLICIES))}"
+        raise RecipeError(f"unknown policy {name!r}", cure=cure)
+    return POLICIES[name]
+
+
+async def run_policy(chosen: Policy, ask: Ask) -> Answer:
+    """Answer one question: capabilities are checked before the first token, and nothing is left open after the last.
+
+    Raises:
+        LaunchError: the engine lacks something, or there is no scorer where one is needed.
+    """
+    registered = next((item for item in POLICIES.values() if item.policy is type(chosen)), None)
+    if registered is not None:
+        check_capabilities(ask.engine, registered.requires, who=f"policy {registered.name}")
+        if registered.scorer and ask.scorer is None:
+            raise LaunchError(f"policy {registered.name} needs a scorer", cure="pass a verifier, reward model or judge")
+    try:
+        return await chosen.run(ask)
+    finally:
+        # Cancelled or failed, branches are freed and what they generated is settled.
+        await asyncio.shield(ask.stack.aclose())
+        ask.ledger.finish()
+
+
+def read_answer(text: str) -> str | None:
+    r"""The answer in a final text: the last ``\boxed{}`` if there is one, else the whole text.
+
+    >>> read_answer(r"so it is \boxed{12}."), read_answer(" 7 "), read_answer("  ")
+    ('12', '7', None)
+    """
+    boxed = _BOXED.findall(text)
+    found = (boxed[-1] if boxed else text).strip()
+    return found or None
