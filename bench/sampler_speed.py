@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from laconic.data_gen.models import load_model
 from laconic.data_gen.sampler import TransformersSampler
 from laconic.inference.engine import Request, Sampling
+from laconic.inference.engines.loading import load_model
 from laconic.inference.trace import prompt_text
 from laconic.recipes.model_spec import ScratchModel
 from laconic.training.scratch import build, symbolic_tokenizer

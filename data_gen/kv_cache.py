@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-from laconic.rewards.errors import ModelError
+from laconic.inference.engines.loading import attention_config
 
 _ROOM = 32
 """Free columns of a new buffer, at least."""
@@ -103,13 +103,7 @@ class KVCache(Cache):
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        config = config.get_text_config(decoder=True)
-        kinds = set(getattr(config, "layer_types", None) or ())
-        if foreign := sorted(kinds - {"full_attention", "sliding_attention"}):
-            raise ModelError(
-                f"this sampler has no cache for layers of the kind {foreign[0]!r}",
-                cure="use a model whose layers are all full or sliding-window attention",
-            )
+        config = attention_config(config)
         super().__init__(layers=[GrowingLayer() for _ in range(config.num_hidden_layers)])
 
     def keep(self, rows: torch.Tensor, cut: int) -> None:

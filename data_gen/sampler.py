@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from laconic.data_gen.draw import check_sampling, draw, random_numbers
 from laconic.data_gen.kv_cache import KVCache
-from laconic.data_gen.models import encode_prompt, eos_ids, fitting_batch_size, positions
 from laconic.inference.engine import Completion, Request, Sampling
+from laconic.inference.engines.draw import check_sampling, draw, random_numbers
+from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, positions
 from laconic.rewards.errors import DataError
 
 LEAVE_SHARE = 0.25

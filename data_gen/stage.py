@@ -82,8 +82,8 @@ def _rollouts(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
 
 def _sampled(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Rollout]:
     # torch takes seconds to import, and a teacher does not need it.
-    from laconic.data_gen.models import load_model
     from laconic.data_gen.sampler import TransformersSampler
+    from laconic.inference.engines.loading import load_model
 
     stage, config = opened.stage, opened.stage.config
     given = stage.model.model_dump(include={"dtype", "attn_implementation"})

@@ -67,9 +67,9 @@ def _problems(opened: Opened) -> list[Problem]:
 
 def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[list[Rollout], dict[str, str]]:
     """The rollouts of one model, and what its chat template makes of the first problem."""
-    from laconic.data_gen.models import load_model
     from laconic.data_gen.rollouts import sample_rollouts
     from laconic.data_gen.sampler import TransformersSampler
+    from laconic.inference.engines.loading import load_model
     from laconic.inference.trace import TraceReader
 
     stage, config, role = opened.stage, opened.stage.config, f"model:{name}"

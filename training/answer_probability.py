@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from trl import GRPOTrainer
 
-from laconic.data_gen.models import encode_prompt
+from laconic.inference.engines.loading import encode_prompt
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN, Trace, template_opens_thinking
 from laconic.rewards.records import Problem
 

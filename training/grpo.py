@@ -11,8 +11,8 @@ from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
-from laconic.data_gen.models import eos_ids
 from laconic.data_gen.sources import training_problems, validate_golds
+from laconic.inference.engines.loading import eos_ids
 from laconic.recipes.entry import Opened, run_stage
 from laconic.rewards.records import Problem
 from laconic.training import session

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from laconic.data_gen.models import has_accelerator
+from laconic.inference.engines.loading import has_accelerator
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN, prompt_text
 from laconic.recipes.schema import Lora
 from laconic.rewards.errors import ModelError

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
-from laconic.data_gen.models import has_accelerator
+from laconic.inference.engines.loading import has_accelerator
 from laconic.recipes.arithmetic import stage_batch_plan
 from laconic.recipes.entry import Opened
 from laconic.training import model as folders

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from laconic.data_gen.models import load_model
 from laconic.data_gen.rollouts import sample_rollouts
 from laconic.data_gen.sampler import TransformersSampler
 from laconic.data_gen.stage import main
 from laconic.inference.engine import Sampling
+from laconic.inference.engines.loading import load_model
 from laconic.inference.trace import TraceReader
 from laconic.recipes.entry import run_stage
 from laconic.rewards.jsonl import read_jsonl

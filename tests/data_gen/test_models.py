@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from laconic.data_gen.kv_cache import KVCache
-from laconic.data_gen.models import encode_prompt, eos_ids, fitting_batch_size, load_model
 from laconic.data_gen.sampler import TransformersSampler
 from laconic.inference.engine import Request, Sampling
+from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, load_model
 from laconic.rewards.errors import ModelError
 
 

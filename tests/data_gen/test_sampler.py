@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from laconic.data_gen.draw import draw, random_numbers
-from laconic.data_gen.models import encode_prompt
 from laconic.data_gen.sampler import TransformersSampler
 from laconic.inference.engine import Request, Sampling
+from laconic.inference.engines.draw import draw, random_numbers
+from laconic.inference.engines.loading import encode_prompt
 from laconic.rewards.errors import DataError, ModelError, RecipeError
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -26,9 +28,27 @@ def check_sampling(sampling: Sampling) -> None:
             raise RecipeError(f"sampling.{key}: {getattr(sampling, key)} is out of range", cure=f"it must be {wanted}")
 
 
-def random_numbers(seed: int) -> np.random.Generator:
-    """A request's own stream of numbers in [0, 1), one per token: a function of its seed alone (Philox)."""
-    return np.random.Generator(np.random.Philox(seed))
+def random_numbers(seed: int, path: Sequence[int] = ()) -> np.random.Generator:
+    """A request's own stream of numbers in [0, 1), one per token: a function of its seed alone (Philox).
+
+    Args:
+        seed: Of the request.
+        path: Of a branch: which fork of which fork it is; every path has a stream of its own.
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=tuple(path))))
+
+
+def broken_rows(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows hold NaN, plus infinity, or nothing that can be drawn; shape (B,)."""
+    return ~logits.amax(-1).isfinite()
+
+
+def not_finite() -> ModelError:
+    """What is said about such rows."""
+    return ModelError(
+        "the model's logits are not finite (NaN or infinity)",
+        cure="use an earlier checkpoint; training has diverged, or the dtype is too narrow for this model",
+    )
 
 
 def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -48,16 +68,12 @@ def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> tor
     Raises:
         ModelError: a row's logits hold NaN or infinity.
     """
-    peak = logits.amax(-1, keepdim=True)
-    if not peak.isfinite().all():
-        raise ModelError(
-            "the model's logits are not finite (NaN or infinity)",
-            cure="use an earlier checkpoint; training has diverged, or the dtype is too narrow for this model",
-        )
+    if broken_rows(logits).any():
+        raise not_finite()
     if sampling.temperature == 0:
         return logits.argmax(-1)
     # The peak goes first: a small temperature must not push the largest logit out of range.
-    scaled = (logits - peak).float() / sampling.temperature
+    scaled = (logits - logits.amax(-1, keepdim=True)).float() / sampling.temperature
     if sampling.top_k is None and sampling.top_p >= 1:
         return _invert(scaled.softmax(-1), numbers)
     width = min(sampling.top_k or scaled.shape[-1], scaled.shape[-1])

@@ -1,4 +1,4 @@
-"""Loading a model folder for sampling, and what a sampler needs to know about it."""
+"""Loading a model folder for decoding, and what a decode loop needs to know about it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from laconic.inference.engine import Prompt
 from laconic.inference.trace import prompt_text
 from laconic.rewards.errors import ModelError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+ADAPTER = "adapter_config.json"
 
 CPU_ROWS = 128
 MOST_ROWS = 512
@@ -32,7 +34,8 @@ def load_model(
     """Load a model and its tokenizer for sampling.
 
     Args:
-        path_or_id: A Hugging Face model folder, or the id of a model on the hub.
+        path_or_id: A Hugging Face model folder, or the id of a model on the hub. A folder with a LoRA adapter loads its
+            base model with the adapter folded in; the tokenizer is the base's where the folder has none.
         revision: Branch, tag or commit on the hub.
         dtype: `float32`, `bfloat16`, `float16` or `auto`: bfloat16 on an accelerator, else as saved. So all checkpoints
             of a run are compared in one precision there, whatever each was saved in.
@@ -50,11 +53,9 @@ def load_model(
     device = device or ("cuda" if has_accelerator() else "cpu")
     if dtype == "auto" and torch.device(device).type == "cuda":
         dtype = "bfloat16"
+    options = {"revision": revision, "dtype": dtype, "attn_implementation": attn_implementation}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=dtype, attn_implementation=attn_implementation
-        )
+        model, tokenizer = _adapted(Path(name), **options) if _is_adapter(name) else _plain(name, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -65,6 +66,25 @@ def load_model(
             f"{name}: its tokenizer has no chat template", cure="fine-tune it with an sft stage first, which adds one"
         )
     return model.to(device).eval(), tokenizer
+
+
+def _plain(name: str, *, revision: str | None, **options: Any) -> tuple[Any, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    return AutoModelForCausalLM.from_pretrained(name, revision=revision, **options), tokenizer
+
+
+def _adapted(folder: Path, **options: Any) -> tuple[Any, Any]:
+    """The base model with an adapter folded in: merged weights decode faster than base and adapter apart."""
+    from peft import PeftConfig, PeftModel
+
+    model, tokenizer = _plain(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, **options)
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(name) / ADAPTER).is_file()
 
 
 def has_accelerator() -> bool:
@@ -84,11 +104,9 @@ def check_model_folder(name: str) -> None:
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise ModelError(f"{name}: no such model folder", cure="run the stage that makes it, or mend the path")
         return
-    parts = {
-        "config.json": ("config.json",),
-        "weights (*.safetensors)": WEIGHT_FILES,
-        "tokenizer": TOKENIZER_FILES,
-    }
+    parts = {"config.json": ("config.json",), "weights (*.safetensors)": WEIGHT_FILES, "tokenizer": TOKENIZER_FILES}
+    if _is_adapter(name):
+        parts = {"weights (*.safetensors)": ("adapter_model.*",)}
     for part, patterns in parts.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             raise ModelError(
@@ -98,8 +116,8 @@ def check_model_folder(name: str) -> None:
             )
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of the prompt for one user message, the chat template applied."""
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of the prompt for one user message or a conversation, the chat template applied."""
     return tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
 
 
@@ -120,13 +138,32 @@ def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     return ids
 
 
+def attention_config(config: Any) -> Any:
+    """The decoder's part of a configuration; every layer of it has keys and values.
+
+    Raises:
+        ModelError: the model has layers without (linear attention, state space).
+    """
+    config = config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if foreign := sorted(kinds - {"full_attention", "sliding_attention"}):
+        raise ModelError(
+            f"this sampler has no cache for layers of the kind {foreign[0]!r}",
+            cure="use a model whose layers are all full or sliding-window attention",
+        )
+    return config
+
+
 def positions(model: Any) -> int | None:
     """The longest sequence the model is made for, in tokens; None if its config names none."""
     return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
-def fitting_batch_size(model: Any, length: int) -> int:
-    """How many rows of `length` tokens to decode at once: what fits in memory on an accelerator, 128 on a CPU."""
+def fitting_batch_size(model: Any, length: int, *, held: int = 0) -> int:
+    """How many rows of `length` tokens to decode at once: what fits in memory on an accelerator, 128 on a CPU.
+
+    `held` bytes are the cache's already, and count as free.
+    """
     if model.device.type != "cuda":
         return CPU_ROWS
     config = model.config.get_text_config(decoder=True)
@@ -136,5 +173,6 @@ def fitting_batch_size(model: Any, length: int) -> int:
     free, _ = torch.cuda.mem_get_info(model.device)
     # What PyTorch keeps of freed tensors counts as used there; after a training step that is most of the card.
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    free += held
     # Buffers grow by halves, and both the old and the new one exist while growing.
     return max(1, min(MOST_ROWS, int(CACHE_SHARE * free / (2.5 * row_bytes))))

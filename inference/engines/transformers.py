@@ -1,0 +1,171 @@
+"""An engine in this process: a Hugging Face causal language model and an own batched decode loop.
+
+All branches that generate get one token per tick, whatever their lengths and settings. A prompt is read once however
+many branches begin with it, a fork reads nothing again, a finished or cancelled branch is out of the batch at the next
+tick. Every branch draws its own random numbers: it says the same whatever it is batched with, up to rounding.
+
+The model runs in a thread of its own, so that the event loop stays free for streams and servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from laconic.inference.engine import Capability, Prompt, Sampling
+from laconic.inference.engines.branch import Live, TransformersBranch
+from laconic.inference.engines.decode_loop import Decoder
+from laconic.inference.engines.draw import check_sampling
+from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, positions
+from laconic.inference.engines.pieces import Pieces, TextSoFar
+from laconic.inference.engines.strands import Strand
+from laconic.inference.ledger import Account, Ledger
+from laconic.rewards.errors import DataError, LaunchError
+
+SIGNALS = frozenset({Capability.LOGPROBS, Capability.TOP_LOGPROBS, Capability.ENTROPY})
+ABILITIES = frozenset(
+    {
+        Capability.PREFIX,
+        Capability.STOP,
+        Capability.FORK,
+        Capability.TOKEN_IDS,
+        Capability.SEED,
+        Capability.ABORT,
+        Capability.TOKEN_HOOK,
+        Capability.LOGIT_BIAS,
+        Capability.HIDDEN_STATES,
+    }
+)
+_TURNS = 8
+"""Of the event loop before a tick, where a generation ended or the first began: whoever goes on at once is in it."""
+
+
+class TransformersEngine:
+    """Implements `laconic.inference.engine.Engine`.
+
+    Args:
+        model: A causal language model; it is put in evaluation mode. `load_model` loads one, LoRA folders included.
+        tokenizer: Its tokenizer, with a chat template.
+        batch_size: Branches that decode at once, and whose keys and values are kept; more wait in the order of their
+            calls. None fits it to the device's free memory.
+        signals: Report log-probabilities and entropies with every token, at the price of two more passes over the
+            logits. Without it the engine does not have these capabilities.
+        prompt_cache: Tokens of prompts whose keys and values are kept after their branches.
+        device: Where the model is; None asks the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int | None = None,
+        signals: bool = True,
+        prompt_cache: int = 16_384,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        self.capabilities = ABILITIES | SIGNALS if signals else ABILITIES
+        self.slots = batch_size
+        self.eos_ids = eos_ids(model.generation_config, tokenizer)
+        self.pieces = Pieces(tokenizer, self.eos_ids | {tokenizer.pad_token_id})
+        self.decoder = Decoder(
+            self.model,
+            torch.device(device or model.device),
+            self.eos_ids,
+            prompt_tokens=prompt_cache,
+            signals=signals,
+        )
+        self.ticks = 0
+        """Ticks so far."""
+        self._positions = positions(model)
+        self._longest, self._closed = 0, False
+        self._encoded: tuple[Prompt, tuple[int, ...]] | None = None
+        self._live: list[Live] = []
+        self._clock: asyncio.Task[None] | None = None
+        # One thread, always the same: ticks come one after the other, and OpenMP keeps one pool of workers.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+
+    def open(
+        self, prompt: Prompt, *, ledger: Ledger, sampling: Sampling | None = None, seed: int = 0
+    ) -> TransformersBranch:
+        """A branch at the end of a prompt.
+
+        Raises:
+            RecipeError: a sampling parameter is out of range.
+        """
+        sampling = sampling or Sampling()
+        check_sampling(sampling)
+        if self._encoded is None or self._encoded[0] != prompt:
+            self._encoded = prompt, tuple(encode_prompt(self.tokenizer, prompt))
+        ids = self._encoded[1]
+        account = Account(ledger, prompt=len(ids))
+        return TransformersBranch(self, Strand(list(ids), ids), sampling, account, TextSoFar(self.pieces), (seed,))
+
+    async def aclose(self) -> None:
+        """Stop decoding and free the cache."""
+        if self._clock is not None:
+            self._clock.cancel()
+        self._fail(self._live, LaunchError("the engine was closed", cure="close it after its last generation"))
+        self._closed = True
+        self._thread.shutdown()
+
+    def start(self, live: Live) -> None:
+        """Take a generation into the batch."""
+        self._live.append(live)
+        if live.needs > self._longest:
+            self._longest = live.needs
+            self.decoder.seats.limit = self.batch_size or fitting_batch_size(
+                self.model, self._longest, held=self.decoder.kv.nbytes
+            )
+        if self._clock is None or self._clock.done():
+            self._clock = asyncio.get_running_loop().create_task(self._run())
+
+    def check_length(self, tokens: int, more: int) -> None:
+        """Refuse what the model has no positions for.
+
+        Raises:
+            DataError: there are too few.
+        """
+        if self._positions is not None and tokens + more > self._positions:
+            raise DataError(
+                f"a prompt of {tokens} tokens and max_tokens {more} exceed the model's {self._positions} positions",
+                cure="lower max_tokens, leave the longest problems out, or take a model with more positions",
+            )
+
+    def between_ticks(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do something in the thread of the model, after the tick under way and before the next."""
+        if not self._closed:
+            self._thread.submit(work, *arguments)
+
+    async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """The same, for what comes of it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def _run(self) -> None:
+        changed = True
+        while self._live:
+            for _ in range(_TURNS if changed else 1):
+                await asyncio.sleep(0)
+            self._live = [live for live in self._live if not live.over]
+            if not self._live:
+                return
+            batch = self._live[: self.decoder.seats.limit]
+            try:
+                steps = await self.call(self.decoder.step, [live.job() for live in batch])
+            except Exception as error:
+                # Whatever it was (out of memory, say), it is raised where the tokens were wanted.
+                self._fail(batch, error)
+            else:
+                for live, step in zip(batch, steps, strict=True):
+                    live.take(step)
+            self.ticks += 1
+            changed = any(live.over for live in batch)
+
+    def _fail(self, batch: Sequence[Live], error: Exception) -> None:
+        for live in batch:
+            live.end(error)
