@@ -117,7 +117,7 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="recipes, rewards, tasks, profiles or runs.")] = "recipes",
+    what: Annotated[str, typer.Argument(help="recipes, rewards, policies, tasks, profiles or runs.")] = "recipes",
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One reward, to read all about it.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:

@@ -60,6 +60,24 @@ def _needs(profile: Profile) -> str:
     return ", ".join([*needs, *(["deepspeed"] if profile.needs_deepspeed else [])]) or "-"
 
 
+def policies() -> Table:
+    """The inference policies: what each needs of an engine, and its parameters."""
+    from laconic.inference.policies import POLICIES
+
+    return table(
+        ["policy", "needs", "parameters", "about"],
+        [
+            [
+                name,
+                ", ".join(sorted(item.name.lower() for item in found.requires) + ["scorer"] * found.scorer) or "-",
+                ", ".join(found.parameters) or "-",
+                found.summary,
+            ]
+            for name, found in sorted(POLICIES.items())
+        ],
+    )
+
+
 def runs(folder: Path) -> Table:
     """The runs in a folder: how many stages are complete and which one was begun."""
     found = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
@@ -85,6 +103,7 @@ LISTINGS: dict[str, Callable[[Path], Table]] = {
     "recipes": lambda _: recipes(),
     "tasks": lambda _: tasks(),
     "profiles": lambda _: profiles(),
+    "policies": lambda _: policies(),
     "runs": runs,
 }
 """By the word that names it; each gets the runs folder."""

@@ -14,8 +14,10 @@ import yaml
 from typer.testing import CliRunner
 
 from laconic.launch.cli import app
+from laconic.recipes.model_spec import ScratchModel
 from laconic.recipes.source import load_recipe
 from laconic.rewards import compose
+from laconic.training import scratch
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -73,6 +75,18 @@ def laconic(arguments, folder):
 
 def commands(document):
     return [line.split("  #")[0] for block in blocks(ROOT / document, "bash") for line in block.splitlines()]
+
+
+def test_the_policy_of_the_guide_answers(tmp_path, capsys):
+    tokenizer = scratch.symbolic_tokenizer(["3", "4", "7", "+", "="])
+    model = ScratchModel(hidden_size=32, layers=2, heads=2, max_length=256)
+    scratch.build(model, tokenizer, seed=0, folder=tmp_path)
+    names = {}
+    exec(blocks(GUIDES / "use-a-policy.md", "python")[0], names)
+    names["main"](str(tmp_path))
+    printed = capsys.readouterr().out
+    assert "'generated': " in printed
+    assert "'exact': {'generated': True, 'prompt': True}" in printed
 
 
 @pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])
