@@ -61,16 +61,15 @@ def _needs(profile: Profile) -> str:
 
 
 def policies() -> Table:
-    """The inference policies: what each needs of an engine, and its parameters."""
+    """The inference policies: what each needs of an engine."""
     from laconic.inference.policies import POLICIES
 
     return table(
-        ["policy", "needs", "parameters", "about"],
+        ["policy", "needs", "about"],
         [
             [
                 name,
                 ", ".join(sorted(item.name.lower() for item in found.requires) + ["scorer"] * found.scorer) or "-",
-                ", ".join(found.parameters) or "-",
                 found.summary,
             ]
             for name, found in sorted(POLICIES.items())

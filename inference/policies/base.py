@@ -153,7 +153,7 @@ class Registered:
         Raises:
             RecipeError: an unknown parameter, with the nearest right one.
         """
-        known = [item.name for item in fields(self.policy)]
+        known = self.parameters
         for key in parameters or {}:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)

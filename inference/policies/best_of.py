@@ -59,6 +59,7 @@ class BestOfN:
     samples: int = 8
     """N."""
     choose: Literal["best", "weighted"] = "best"
+    """The best completion, or the answer with the largest sum of scores."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:

@@ -98,6 +98,7 @@ class ConfidenceCascade:
     engines: tuple[str, ...] = ("small", "large")
     """Names in `Ask.engines`, smallest first."""
     method: Method = "avg_logprob"
+    """What confidence is: the mean probability of the tokens, or the mean distance of the two most likely ones."""
     thresholds: tuple[float, ...] = (0.5,)
     """One per engine but the last, in 0 to 1."""
 

@@ -35,7 +35,9 @@ class DraftTarget:
 
     threshold: float = 0.7
     max_steps: int = 100
+    """Steps at most."""
     separator: str = SEPARATOR
+    """Ends a step."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

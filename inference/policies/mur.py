@@ -60,7 +60,9 @@ class Mur:
     candidates: int = 4
     """For a step that stands out, the first one included."""
     max_steps: int = 40
+    """Steps at most."""
     separator: str = SEPARATOR
+    """Ends a step."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

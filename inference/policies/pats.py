@@ -64,13 +64,19 @@ class Pats:
     candidates: tuple[int, ...] = (8, 4, 2)
     """Per step, by mode from the slowest to the fastest."""
     fast: float = 0.85
+    """A best score of as much or more: one mode faster."""
     slow: float = 0.75
+    """Below it: the slowest mode."""
     reject: float = 0.4
+    """Below it: the step is drawn again in the slowest mode."""
     penalties: int = 1
+    """How often in a row a step is rejected."""
     first_mode: int = 0
+    """0 is the slowest."""
     max_steps: int = 35
     """Draws, the rejected ones included."""
     separator: str = SEPARATOR
+    """Ends a step."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

@@ -114,6 +114,7 @@ class PhiDecoding:
     rollouts: int = 4
     """Candidate steps per beam."""
     max_steps: int = 8
+    """Steps at most."""
     min_steps: int = 4
     """Steps before agreement can end the search."""
     sigma: float = 1.0
@@ -123,7 +124,9 @@ class PhiDecoding:
     threshold: float = 0.69
     """Share of the largest cluster that ends the search."""
     foresight_tokens: int = 1024
+    """Generated tokens of one look ahead at most."""
     separator: str = SEPARATOR
+    """Ends a step."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

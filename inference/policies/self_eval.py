@@ -113,7 +113,9 @@ class SelfEvalBeam:
     temperature: float = 0.5
     decay: float = 0.5
     max_steps: int = 16
+    """Steps at most."""
     separator: str = SEPARATOR
+    """Ends a step."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)
