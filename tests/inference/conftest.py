@@ -162,7 +162,8 @@ class FaultServer:
         answer = asyncio.create_task(self.answer(head.split()[1], body, writer))
         gone = asyncio.create_task(reader.read(1))
         await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        # The client is seen to go by the end of what it sends, or by a write that fails, whichever comes first.
+        if not answer.done() or isinstance(answer.exception(), ConnectionError):
             answer.cancel()
             self.note(aborts=1)
         gone.cancel()
