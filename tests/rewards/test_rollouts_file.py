@@ -47,10 +47,11 @@ def line(text):
     [
         (line(1) + '{"prompt_id": "é"}\n'.encode("latin-1"), "rollouts.jsonl:2: not UTF-8 (byte 0xe9 at 15)"),
         (line(1).decode().encode("utf-16"), "rollouts.jsonl:1: not UTF-8 (byte 0xff at 0)"),
-        (gzip.compress(line(1)), "rollouts.jsonl: is compressed"),
+        (gzip.compress(line(1), mtime=0), "rollouts.jsonl: is compressed"),
         (line(1) + line("[" * 100_000), "rollouts.jsonl:2: nested too deeply"),
         (line("7" * 5000), "rollouts.jsonl:1: a number with too many digits"),
     ],
+    ids=["latin-1", "utf-16", "gzip", "deep", "digits"],
 )
 def test_what_cannot_be_read_is_said_with_its_line(path, content, what):
     assert what in refused(path, content)
