@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Problem
 
@@ -78,19 +79,6 @@ LAYOUTS: dict[str, Callable[[Row, str], dict[str, Any]]] = {"generic": _generic,
 """By the name that `problems.layout` uses."""
 
 _TASKS = {"generic": "exact", "gsm8k": "math", "math": "math"}
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last ``\boxed{...}`` holds, braces balanced; None without one."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    begin, depth = start + len("\\boxed{"), 1
-    for end in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[begin:end]
-    return None
 
 
 def _text(row: Row, key: str, where: str) -> str:

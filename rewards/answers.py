@@ -1,10 +1,13 @@
-"""Verification: is the answer that a trace ends with the right one?
+r"""Verification: is the answer that a trace ends with the right one?
 
 The task of a problem names its verifier:
 
 - ``math``: symbolic equality through math-verify (imported on first use);
 - a procedural family with several right answers: its checker in `laconic.rewards.procedural`;
+- ``qa`` and ``world_qa``: short answers with several spellings, `laconic.rewards.short_answers`;
 - everything else: equality of whitespace-normalised strings.
+
+Where an answer holds a ``\boxed{}``, what is in the last one is the answer, whatever the task.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.procedural import VERIFIERS
 from laconic.rewards.records import Problem
 
@@ -43,7 +47,9 @@ def judge(answer_text: str | None, problem: Problem) -> Verdict:
     """
     if problem.task in MATH_TASKS:
         return _judge_math(answer_text, problem.answer)
-    answer = " ".join((answer_text or "").split())
+    text = answer_text or ""
+    boxed = last_boxed(text)
+    answer = " ".join((text if boxed is None else boxed).split())
     if not answer:
         return Verdict(None, False)
     checker = VERIFIERS.get(problem.task)

@@ -1,4 +1,4 @@
-"""Verifiers for procedural families whose answer is not unique; all others are compared word by word.
+"""Verifiers for tasks whose answer is not unique; all others are compared word by word.
 
 Each is exact: no partial credit, and text that cannot be read is wrong, never an error.
 """
@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import prod
 
 from laconic.rewards.records import Problem
+from laconic.rewards.short_answers import verify_qa, verify_world_qa
 
 Cell = tuple[int, int]
 
@@ -186,6 +187,8 @@ def verify_shortest_path(answer: str, problem: Problem) -> bool:
 VERIFIERS: dict[str, Callable[[str, Problem], bool]] = {
     "countdown": verify_countdown,
     "prime_factorization": verify_prime_factorization,
+    "qa": verify_qa,
     "shortest_path": verify_shortest_path,
+    "world_qa": verify_world_qa,
 }
 """By task."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.group import Array, Group
 from laconic.rewards.registry import NonNegative, Share, reward
 from laconic.rewards.search.formats import form_scores, well_formed
-from laconic.rewards.search.markup import boxed, has_answer, is_research_form, ssrl_form
+from laconic.rewards.search.markup import has_answer, is_research_form, ssrl_form
 from laconic.rewards.search.qa import answer_scores, em_scores, exact_match, token_f1
 
 _BLIND = (
@@ -63,7 +64,7 @@ def research(group: Group, *, form_score: NonNegative = 0.1) -> Array:
 
 def _unboxed(answer: str) -> str | None:
     """What is in the box, for an answer as it stands between its tags; one that was read already stays as it is."""
-    return boxed(answer) if "\\boxed{" in answer else answer
+    return last_boxed(answer) if "\\boxed{" in answer else answer
 
 
 @reward(paper="arXiv:2505.04588", scope="rollout", uses=("golds", "answer", "text"), claims=_BLIND)

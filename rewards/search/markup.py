@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.group import Array, Group
 from laconic.rewards.search.qa import predictions
 
@@ -57,7 +58,7 @@ def nothing_after_answer(text: str) -> bool:
 def is_research_form(text: str) -> bool:
     r"""ReSearch: thinks paired, each search closed and answered by a result, one answer with a ``\boxed{}`` in it."""
     answer = text[text.find("<answer>") : text.find("</answer>")]
-    return _thinks_and_answers(text) and _calls_get_results(text, _SEARCH) and boxed(answer) is not None
+    return _thinks_and_answers(text) and _calls_get_results(text, _SEARCH) and last_boxed(answer) is not None
 
 
 def is_hier_search_form(text: str) -> bool:
@@ -93,23 +94,6 @@ def _calls_get_results(text: str, call: re.Pattern[str]) -> bool:
         if any(start < tag.start() < place and not tag[1] and tag[2] != opened[2] for tag in tags):
             return False
     return True
-
-
-def boxed(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{}``, inner braces and all; None if there is none or it is never closed.
-
-    >>> boxed(r"so \boxed{a {b} c}.")
-    'a {b} c'
-    """
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    content, depth = text[start + len("\\boxed{") :], 1
-    for place, character in enumerate(content):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if not depth:
-            return content[:place]
-    return None
 
 
 def ssrl_form(text: str) -> float:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from laconic.data_gen.layouts import last_boxed
 from laconic.data_gen.sources import gold_text, load_problems, training_text, validate_golds, vocabulary
 from laconic.recipes.problems_model import FileProblems, HubProblems, ProceduralProblems
 from laconic.rewards.answers import verify
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.errors import DataError
 
 DATA = Path(__file__).parent.parent / "data"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laconic.rewards.answers import judge, verify
+from laconic.rewards.answers import Verdict, judge, verify
 from laconic.rewards.records import Problem
 
 
@@ -44,3 +44,13 @@ def test_equal_answers_vote_together():
     assert judge("\\boxed{\\frac{1}{2}}", gold).answer == judge("so \\boxed{1/2}", gold).answer
     assert judge("  3   4 ", problem("3 4", "number_sorting")).answer == "3 4"
     assert judge(None, gold).answer is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [(r"It is \boxed{ 7 }.", "7", True), (r"7, or \boxed{8}", "8", False), (r"\boxed{}", None, False)],
+    ids=["boxed", "the box counts", "empty box"],
+)
+def test_a_box_is_opened_in_any_task(text, answer, correct):
+    problem = Problem("p", "3 + 4 =", "7", "chain_sum")
+    assert judge(text, problem) == Verdict(answer, correct)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from laconic.rewards import REWARDS, Group
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.errors import DataError
 from laconic.rewards.search.answer_only import first_answer, noise_probability
 from laconic.rewards.search.entities import ise, isr, soft_f
 from laconic.rewards.search.evidence import has_closed_marks
-from laconic.rewards.search.markup import boxed, is_research_form, ssrl_form
+from laconic.rewards.search.markup import is_research_form, ssrl_form
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "search_rewards.json").read_text())
 CLOSE = {"atol": 1e-6, "rtol": 0}
@@ -79,8 +80,8 @@ def test_boxed_answers_are_not_recalls_protocol():
 
 
 def test_boxed():
-    assert boxed(r"\boxed{a} or \boxed{\text{b}}") == r"\text{b}"
-    assert boxed(r"\boxed{a") is boxed("a") is None
+    assert last_boxed(r"\boxed{a} or \boxed{\text{b}}") == r"\text{b}"
+    assert last_boxed(r"\boxed{a") is last_boxed("a") is None
 
 
 @pytest.mark.parametrize("case", GOLDEN["zerosearch"])
