@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from laconic.data_gen.progress import Progress
-from laconic.inference.engine import Completion, Request, Sampler, Sampling
+from laconic.inference.engine import Sampling
+from laconic.inference.sampling import Completion, Request, Sampler
 from laconic.inference.trace import TraceReader
 from laconic.rewards.answers import judge
 from laconic.rewards.jsonl import JsonlAppender, write_jsonl

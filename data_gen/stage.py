@@ -20,6 +20,7 @@ from laconic.data_gen import pairs, select
 from laconic.data_gen.clean import Cleaned, deduplicate, pass_rate_filter
 from laconic.data_gen.rollouts import sample_rollouts, write_ordered
 from laconic.data_gen.sources import load_problems, training_problems, validate_golds
+from laconic.inference.sampling import EngineSampler
 from laconic.inference.trace import TraceReader
 from laconic.rewards.errors import DataError
 from laconic.rewards.jsonl import write_atomic, write_jsonl
@@ -82,24 +83,25 @@ def _rollouts(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
 
 def _sampled(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Rollout]:
     # torch takes seconds to import, and a teacher does not need it.
-    from laconic.data_gen.sampler import TransformersSampler
     from laconic.inference.engines.loading import load_model
+    from laconic.inference.engines.transformers import TransformersEngine
 
     stage, config = opened.stage, opened.stage.config
     given = stage.model.model_dump(include={"dtype", "attn_implementation"})
     model, tokenizer = load_model(opened.model_dir(), revision=opened.revision(), **given)
-    sampler = TransformersSampler(model, tokenizer)
-    reader = TraceReader(tokenizer, eos_ids=sampler.eos_ids)
-    rollouts = sample_rollouts(
-        sampler,
-        reader,
-        problems,
-        samples=config.samples,
-        sampling=config.sampling.build(),
-        seed=stage.seed,
-        path=path,
-        source=config.model or opened.model_dir(),
-    )
+    engine = TransformersEngine(model, tokenizer, signals=False)
+    reader = TraceReader(tokenizer, eos_ids=engine.eos_ids)
+    with EngineSampler(engine) as sampler:
+        rollouts = sample_rollouts(
+            sampler,
+            reader,
+            problems,
+            samples=config.samples,
+            sampling=config.sampling.build(),
+            seed=stage.seed,
+            path=path,
+            source=config.model or opened.model_dir(),
+        )
     return [*rollouts, *_gold(problems, reader, sample=config.samples)] if config.gold else rollouts
 
 

@@ -1,4 +1,4 @@
-"""What every engine offers: completions as a whole (`Sampler`), and live sequences (`Engine`, `Branch`).
+"""What every engine offers: live sequences (`Engine`, `Branch`). Whole completions are `sampling.EngineSampler`'s.
 
 Torch-free, so that recipes and policies can import it. A policy is written against `Branch` alone::
 
@@ -16,11 +16,14 @@ Concurrent branches are batched by the engine. Cancelling the task that generate
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from laconic.inference.ledger import Fate, Ledger, Role
 from laconic.rewards.errors import LaunchError
@@ -36,36 +39,8 @@ class Sampling:
     top_k: int | None = None
     max_tokens: int = 256
     """Generated tokens, the end-of-sequence token included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One completion to draw. Equal requests give equal completions, whatever they are batched with."""
-
-    key: tuple[str, int]
-    """(problem id, sample number)."""
-    prompt: str
-    """The user message; the engine applies the model's chat template."""
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What came back for a request."""
-
-    key: tuple[str, int]
-    ids: tuple[int, ...]
-    """Generated token ids, the end-of-sequence token included when there was one."""
-    finished: bool
-    """False when the token limit cut it."""
-
-
-class Sampler(Protocol):
-    """Draws completions, in whatever order they finish."""
-
-    def sample(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """Yield one completion per request as soon as it is done."""
-        ...
+    effort: str | None = None
+    """How much the model is asked to think, from none to xhigh, in its server's own way; only with `EFFORT`."""
 
 
 class Capability(StrEnum):
@@ -87,8 +62,10 @@ class Capability(StrEnum):
     STEERING = "edits of activations"
     KV_EDIT = "edits of the key-value cache"
     SCORE = "log-likelihood of a given continuation"
+    EFFORT = "the model's own switch for how much it thinks"
 
 
+Array: TypeAlias = NDArray[np.generic]
 Message: TypeAlias = Mapping[str, str]
 Prompt: TypeAlias = str | Sequence[Message]
 """One user message, or a conversation; the engine applies the model's chat template."""
@@ -109,6 +86,17 @@ class Token:
     """Log-probabilities of the most likely tokens, best first."""
     entropy: float | None = None
     """Of the next-token distribution at temperature 1, in nats."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steering:
+    """A direction that is added to the output of a decoder layer, at every token."""
+
+    layer: int
+    """As in `Internals.hidden`: the output of this layer, from 1 to their number; 0 is the embedding."""
+    vector: Array
+    """Shape (hidden,), its length included: what is added, times `strength`."""
+    strength: float = 1.0
 
 
 Hook: TypeAlias = Callable[[Token], bool]
@@ -154,6 +142,14 @@ class Branch(Protocol):
     def text(self) -> str:
         """What follows the prompt: generated and forced text, in order."""
 
+    @property
+    def ids(self) -> tuple[int, ...] | None:
+        """Its token ids, end-of-sequence and cut stop strings left out; None without `TOKEN_IDS`.
+
+        What was cut within a token has left other tokens there; those of earlier text never change. While it generates
+        they are not settled.
+        """
+
     async def generate(
         self,
         *,
@@ -194,7 +190,9 @@ class Branch(Protocol):
         keep_stop: bool = False,
         role: Role = "think",
         sampling: Sampling | None = None,
+        top_logprobs: int = 0,
         hook: Hook | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> AsyncIterator[Chunk]:
         """As `generate`, while it goes on: every piece holds everything so far, and only the last one's reason counts.
 
@@ -208,8 +206,17 @@ class Branch(Protocol):
     def relabel(self, role: Role) -> None:
         """The last generation's tokens were for something else, as its text shows."""
 
-    async def fork(self) -> Branch:
-        """A second branch with the same prompt and text, which goes its own way from here."""
+    async def fork(self, *, back: int = 0) -> Branch:
+        """A second branch with the same prompt and text, which goes its own way from here.
+
+        Args:
+            back: Leave out so many of the newest tokens of the last generation, those included that ended it without
+                a text: it goes its own way from before them, and does not share their account.
+
+        Raises:
+            RecipeError: `back` is more than the last generation has.
+            LaunchError: with `back`, the branch generates right now, or forced text followed its last generation.
+        """
 
     async def close(self, fate: Fate) -> None:
         """Free it. `fate` says what became of its tokens; closing again changes nothing."""
@@ -219,6 +226,44 @@ class Branch(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Internals(Protocol):
+    """What a branch can do besides where its engine has the weights at hand; each needs its capability."""
+
+    async def score(self, text: str) -> tuple[float, ...]:
+        """Log-probabilities of the tokens of `text` if it came next; the branch stays as it is. (`SCORE`.)
+
+        The tokens are entered in `Ledger.scored`.
+        """
+
+    async def hidden(self, layer: int = -1, *, last: int = 1) -> Array:
+        """States of a layer at the newest tokens, shape (last, hidden), float32. (`HIDDEN_STATES`.)
+
+        Args:
+            layer: 0 is the embedding, -1 the last layer.
+            last: So many tokens, oldest first; at most as many as the branch has, prompt included.
+        """
+
+    def steer(self, steering: Steering | None) -> None:
+        """Edit activations at every token that is read from now on, here and in later forks; None: no more.
+
+        (`STEERING`.)
+        """
+
+    async def attention(self, *, last: int) -> Array:
+        """How the newest tokens look back: shape (layers, last, length), averaged over heads. (`KV_EDIT`.)
+
+        Args:
+            last: So many tokens, oldest first. `length` counts the kept positions of prompt and text.
+        """
+
+    async def evict(self, keep: Sequence[Sequence[int]]) -> None:
+        """Forget keys and values of all positions but these; the text stays, and so do places. (`KV_EDIT`.)
+
+        Args:
+            keep: For each layer, as many ascending places among the kept positions.
+        """
 
 
 class Engine(Protocol):

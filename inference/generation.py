@@ -44,7 +44,7 @@ class Generation:
         self.text = ""
         self.reason: Reason | None = None
         self.stopped_by: str | None = None
-        self._watched_from = 0
+        self._watched_from = self._searched = 0
 
     @property
     def done(self) -> bool:
@@ -63,7 +63,7 @@ class Generation:
         self.text += token.text
         if eos:
             self.reason = "eos"
-        elif self._at_stop():
+        elif self.stop and self._at_stop():
             self.reason = "stop"
         elif self.hook is not None and self.hook(token):
             self.reason = "hook"
@@ -88,7 +88,10 @@ class Generation:
             # What was complete by then does not end it later.
             self._watched_from = len(self.text)
             return False
-        found = [(self.text.find(stop, self._watched_from), stop) for stop in self.stop]
+        # What was searched before holds no stop string, at most the beginning of one.
+        searched, self._searched = self._searched, len(self.text)
+        starts = [max(self._watched_from, searched - len(stop) + 1) for stop in self.stop]
+        found = [(self.text.find(stop, start), stop) for stop, start in zip(self.stop, starts, strict=True)]
         found = [(place, stop) for place, stop in found if place >= 0]
         if not found:
             return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
@@ -32,11 +33,37 @@ class Segment:
     tokens: int
     exact: bool = True
     fate: Fate = "discarded"
+    before: Segment | None = None
+    """The first tokens of the same generation, once a fork went off before the others: whoever holds this one, holds
+    those too."""
 
     def settle(self, fate: Fate) -> None:
         """One of its branches came to this end."""
-        if _RANK[fate] > _RANK[self.fate]:
-            self.fate = fate
+        for part in self._parts():
+            if _RANK[fate] > _RANK[part.fate]:
+                part.fate = fate
+
+    def relabel(self, role: Role) -> None:
+        """They were for something else."""
+        for part in self._parts():
+            part.role = role
+
+    def report(self, *, exact: bool) -> None:
+        """Whether they could be counted turned out."""
+        for part in self._parts():
+            part.exact = exact
+
+    def split(self, newest: int) -> Segment:
+        """Keep only the newest tokens here; returns the entry of those before, which this one holds from now on."""
+        head = Segment(self.role, self.tokens - newest, self.exact, self.fate, self.before)
+        self.tokens, self.before = newest, head
+        return head
+
+    def _parts(self) -> Iterator[Segment]:
+        part: Segment | None = self
+        while part is not None:
+            yield part
+            part = part.before
 
 
 @dataclass(eq=False)
@@ -122,12 +149,31 @@ class Account:
         self._path = ledger.critical_path
         self.closed = False
 
-    def fork(self, *, cached: int = 0) -> Account:
-        """The account of a branch that shares everything so far; `cached` tokens did not have to be read again."""
+    def fork(self, *, cached: int = 0, back: int = 0) -> Account:
+        """The account of a branch that shares what was generated so far.
+
+        Args:
+            cached: Tokens that it did not have to read again.
+            back: It does not share so many of the newest tokens; no more than were generated.
+        """
         child = Account(self.ledger, prompt=0, cached=cached)
-        child._segments = list(self._segments)
+        child._segments = self._without(back)
+        # It was decided on after all of them.
         child._path = self._path
         return child
+
+    def _without(self, newest: int) -> list[Segment]:
+        """Entries for everything but the newest tokens; one that only some of them are in is divided."""
+        kept = list(self._segments)
+        while newest:
+            last = kept.pop()
+            if newest < last.tokens:
+                head = last.split(newest)
+                self.ledger.segments.append(head)
+                return [*kept, head]
+            newest -= last.tokens
+            kept += [last.before] if last.before is not None else []
+        return kept
 
     def generate(self, role: Role, tokens: int, *, exact: bool = True) -> Segment:
         """Tokens were generated; also called for those of a generation that failed or was cancelled.
@@ -145,7 +191,7 @@ class Account:
 
     def relabel(self, role: Role) -> None:
         """The last generation turned out to be for something else."""
-        self._segments[-1].role = role
+        self._segments[-1].relabel(role)
 
     def force(self, tokens: int) -> None:
         """Text was put in."""

@@ -15,14 +15,17 @@ ALLOWED = {
     "recipes": {"rewards", "inference", "data_gen"},
     "training": {"rewards", "inference", "data_gen", "recipes"},
     "eval": {"rewards", "inference", "data_gen", "recipes"},
-    "launch": {"rewards", "inference", "data_gen", "recipes"},
+    "launch": {"rewards", "inference", "data_gen", "recipes", "eval"},
 }
 # A stage's entry point reads its stage file; nothing else of data_gen may know of recipes.
 EXCEPTIONS = {("data_gen/stage.py", "recipes")}
 # The engine that runs the model in this process; nothing else of inference may load it.
 TORCH_ENGINE = {
     f"laconic.inference.engines.{name}"
-    for name in ("transformers", "branch", "decode_loop", "passes", "kv", "strands", "draw", "loading")
+    for name in (
+        *("transformers", "branch", "decode_loop", "passes", "kv", "strands", "draw", "loading"),
+        *("inside", "insights", "live", "steering"),
+    )
 }
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "reasoning_gym", "math_verify", "matplotlib")
 

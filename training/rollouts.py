@@ -1,8 +1,9 @@
-"""GRPO rollouts by Laconic's own sampler instead of `model.generate`.
+"""GRPO rollouts by Laconic's own engine instead of `model.generate`.
 
 Finished rollouts leave the batch at once, and every rollout draws its own random numbers from (seed, step, place in
 the global batch). So the rollouts of a step are the same on one process and on several, and the same again after a
-resume.
+resume. The engine lives for one generation: what it keeps of prompts and sequences belongs to the weights of now, and
+its memory to the training step that comes next.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 from trl.models import unwrap_model_for_generation
 
-from laconic.data_gen.sampler import TransformersSampler
-from laconic.inference.engine import Request, Sampling
+from laconic.inference.engine import Sampling
+from laconic.inference.engines.transformers import TransformersEngine
+from laconic.inference.sampling import EngineSampler, Request
 
-# Settings of TRL's own generation that our sampler does not have; a recipe that sets one gets TRL's generation.
+# Settings of TRL's own generation that our engine does not have; a recipe that sets one gets TRL's generation.
 _ONLY_TRL = {
     "min_p": None,
     "repetition_penalty": 1.0,
@@ -65,8 +67,10 @@ class SampledRollouts:
         )
         training = trainer.model.training
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
-            sampler = TransformersSampler(model, tokenizer, self.batch_size)
-            ids = {completion.key[0]: list(completion.ids) for completion in sampler.sample(requests, sampling)}
+            engine = TransformersEngine(model, tokenizer, batch_size=self.batch_size, signals=False)
+            with EngineSampler(engine) as sampler:
+                ids = {completion.key[0]: list(completion.ids) for completion in sampler.sample(requests, sampling)}
+            del engine, sampler  # with the keys and values
         trainer.model.train(training)
         prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
         return {

@@ -1,19 +1,21 @@
-"""A branch of the in-process engine, and a generation of it that is going on."""
+"""A branch of the in-process engine."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 
-from laconic.inference.engine import Capability, Chunk, Hook, Sampling, Token
-from laconic.inference.engines.decode_loop import Job, Step
+from laconic.inference.engine import Capability, Chunk, Hook, Sampling
 from laconic.inference.engines.draw import check_sampling, random_numbers
+from laconic.inference.engines.inside import Inside
+from laconic.inference.engines.last import LastGeneration, refuse_back_while_generating
+from laconic.inference.engines.live import Live
 from laconic.inference.engines.pieces import TextSoFar
+from laconic.inference.engines.steering import cut
 from laconic.inference.engines.strands import Strand
 from laconic.inference.generation import Generation
 from laconic.inference.ledger import Account, Fate, Role
@@ -23,62 +25,8 @@ if TYPE_CHECKING:
     from laconic.inference.engines.transformers import TransformersEngine
 
 
-class Live:
-    """One generation that is going on."""
-
-    def __init__(
-        self,
-        branch: TransformersBranch,
-        generation: Generation,
-        sampling: Sampling,
-        top: int,
-        bias: Mapping[int, float],
-    ) -> None:
-        self.branch, self.generation, self.sampling, self.top, self.bias = branch, generation, sampling, top, bias
-        self.start = len(branch.strand.ids)
-        self.needs = self.start + generation.max_tokens
-        self.over = False
-        self.error: Exception | None = None
-        self.changed, self.ended = asyncio.Event(), asyncio.Event()
-
-    def job(self) -> Job:
-        """What is wanted of the next tick."""
-        branch = self.branch
-        if branch.number is None:
-            branch.number = branch.numbers.random()
-        may_end = len(self.generation.tokens) >= self.generation.min_tokens
-        return Job(branch.strand, self.sampling, branch.number, self.top, self.bias, may_end)
-
-    def take(self, step: Step) -> None:
-        """Take what the tick gave; too late for a generation that was cancelled meanwhile."""
-        self.branch.account_for(step.shared)
-        if self.over:
-            return
-        if step.error is not None:
-            self.end(step.error)
-            return
-        self.branch.number = None
-        self.branch.strand.ids.append(step.token)
-        token = Token(self.branch.so_far.add(step.token), step.token, step.logprob, step.top, step.entropy)
-        try:
-            done = self.generation.push(token, eos=step.token in self.branch.engine.eos_ids)
-        except Exception as error:  # the hook's: it belongs to the caller of this generation alone
-            self.end(error)
-            return
-        self.changed.set()
-        if done:
-            self.end()
-
-    def end(self, error: Exception | None = None) -> None:
-        """It goes on no more."""
-        if not self.over:
-            self.over, self.error = True, error
-            self.changed.set()
-            self.ended.set()
-
-
-class TransformersBranch:
-    """Implements `laconic.inference.engine.Branch`."""
+class TransformersBranch(Inside):
+    """Implements `laconic.inference.engine.Branch` and `laconic.inference.engine.Internals`."""
 
     def __init__(
         self,
@@ -89,6 +37,7 @@ class TransformersBranch:
         so_far: TextSoFar,
         path: tuple[int, ...],
         text: str = "",
+        last: LastGeneration | None = None,
     ) -> None:
         self.engine, self.strand, self.sampling, self.account = engine, strand, sampling, account
         self.so_far = so_far
@@ -97,6 +46,7 @@ class TransformersBranch:
         """The random number of the next token, once it was asked for."""
         self._path, self._text, self._forks = path, text, 0
         self._live: Live | None = None
+        self._last, self._last_start = last or LastGeneration(), (len(strand.ids), so_far.copy())
         self._accounted, self._inherited = False, 0
         self._sure = len(strand.ids)
         """Tokens that no later one has replaced since they were read."""
@@ -105,6 +55,11 @@ class TransformersBranch:
     def text(self) -> str:
         """What follows the prompt."""
         return self._text
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Its token ids."""
+        return tuple(self.strand.ids[len(self.strand.prompt) :])
 
     async def generate(
         self,
@@ -147,11 +102,13 @@ class TransformersBranch:
         keep_stop: bool = False,
         role: Role = "think",
         sampling: Sampling | None = None,
+        top_logprobs: int = 0,
         hook: Hook | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> AsyncIterator[Chunk]:
         """As `generate`; every piece holds all the text so far that is safe to show."""
         generation = Generation(max_tokens=max_tokens, min_tokens=min_tokens, stop=stop, keep_stop=keep_stop, hook=hook)
-        live = self._begin(generation, sampling, 0, None)
+        live = self._begin(generation, sampling, top_logprobs, bias)
         try:
             while not live.over:
                 await live.changed.wait()
@@ -171,30 +128,54 @@ class TransformersBranch:
         self._text += self.so_far.interrupt() + text
         self.strand.ids += ids
         self.account.force(len(ids))
+        self._last = replace(self._last, followed=True)
 
     def relabel(self, role: Role) -> None:
         """The last generation was for something else."""
         self.account.relabel(role)
 
-    async def fork(self) -> TransformersBranch:
-        """A branch with the same tokens and random numbers of its own; of a branch that generates, as it was before."""
+    async def fork(self, *, back: int = 0) -> TransformersBranch:
+        """A branch with the same tokens and random numbers of its own; of a branch that generates, as it was before.
+
+        Raises:
+            RecipeError: `back` is more than the last generation has.
+            LaunchError: the branch is closed; or, with `back`, it generates, forced text followed its last generation,
+                or the cache was edited since.
+        """
         self._check_open()
+        if self._live is not None:
+            refuse_back_while_generating(back)
+            so_far = TextSoFar(self.engine.pieces, begun=bool(self._text))
+            return self._child(self.strand.ids[: self._live.start], self._last, so_far)
+        if back:
+            return self._child_before(self._last.without(back), back)
+        return self._child(list(self.strand.ids), self._last, self.so_far.copy())
+
+    def _child_before(self, last: LastGeneration, back: int) -> TransformersBranch:
+        start, so_far = self._last_start[0], self._last_start[1].copy()
+        ids = [*self.strand.ids[:start], *(token.id for token in last.tokens)]
+        for token in last.tokens:
+            so_far.add(token.id)
+        if any(len(ids) <= eviction.length for eviction in self.strand.evictions):
+            cure = "fork before evicting, or leave fewer tokens out"
+            raise LaunchError("fork: what comes before the tokens left out was evicted since", cure=cure)
+        return self._child(ids, last, so_far, back=back)
+
+    def _child(self, ids: list[int], last: LastGeneration, so_far: TextSoFar, *, back: int = 0) -> TransformersBranch:
         self._forks += 1
-        length = len(self.strand.ids) if self._live is None else self._live.start
+        mine, steered = self.strand, cut(self.strand.steered, len(ids))
+        strand = Strand(ids, mine.prompt, evictions=mine.evictions, solid=mine.solid, steered=steered)
+        length = len(ids) if not back else common_beginning(ids, mine.ids, self._last_start[0])
         shared = self._shared(length)
-        strand = Strand(self.strand.ids[:length], self.strand.prompt)
-        self.engine.between_ticks(self.engine.decoder.seats.attach, strand, self.strand, length)
-        so_far = self.so_far.copy() if self._live is None else TextSoFar(self.engine.pieces, begun=bool(self._text))
-        path, account = (*self._path, self._forks), self.account.fork(cached=shared)
-        child = TransformersBranch(self.engine, strand, self.sampling, account, so_far, path, self._text)
+        # Where the edit of the newest token is another one, it is read again.
+        known = length if steered == mine.steered else min(length, len(ids) - 1)
+        self.engine.between_ticks(self.engine.decoder.seats.attach, strand, mine, known)
+        path, account = (*self._path, self._forks), self.account.fork(cached=shared, back=back)
+        text = last.text if back else self._text
+        child = TransformersBranch(self.engine, strand, self.sampling, account, so_far, path, text, last)
+        child._last_start = self._last_start
         child._accounted, child._inherited = shared > 0, shared
         return child
-
-    async def hidden(self, layer: int = -1) -> torch.Tensor:
-        """The state of a layer at the newest token, shape (hidden,); 0 is the embedding, -1 the last layer."""
-        self._check_idle()
-        self.engine.check_length(len(self.strand.ids), 0)
-        return await self.engine.call(self.engine.decoder.hidden, self.strand, layer)
 
     async def close(self, fate: Fate) -> None:
         """Free it; a generation that goes on is ended."""
@@ -244,6 +225,8 @@ class TransformersBranch:
         self._live = None
         generation = live.generation
         self.account.generate(role, len(generation.tokens))
+        self._last = LastGeneration(self._text, tuple(generation.tokens))
+        self._last_start = live.start, live.so_far
         self._text += generation.text
         if generation.reason in ("eos", "stop"):
             self._cut(live)
@@ -282,3 +265,15 @@ class TransformersBranch:
     def _check_open(self) -> None:
         if self.account.closed:
             raise LaunchError("this branch is closed", cure="generate before closing it")
+
+
+def common_beginning(one: Sequence[int], other: Sequence[int], start: int) -> int:
+    """How long two sequences are the same that are the same up to `start`.
+
+    A stop string that was cut within a token has left another token there.
+
+    >>> common_beginning([5, 6, 7], [5, 6, 8, 9], 1)
+    2
+    """
+    length = min(len(one), len(other))
+    return next((at for at in range(start, length) if one[at] != other[at]), length)

@@ -6,7 +6,7 @@ lengths. Everything here runs in the engine's own thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,33 +20,36 @@ from laconic.inference.engines.strands import Seats, Strand
 from laconic.rewards.errors import ModelError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
-    """The next token of a strand is wanted."""
+    """The next token of a strand is wanted, tick after tick; every tick writes what came of it below."""
 
     strand: Strand
     sampling: Sampling
-    number: float
-    """In [0, 1): which token it will be."""
     top: int = 0
     """How many of the most likely tokens' log-probabilities are wanted."""
     bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these token ids."""
+    number: float = 0.0
+    """In [0, 1): which token it will be."""
     may_end: bool = True
     """Whether end-of-sequence may be drawn."""
 
-
-@dataclass(slots=True)
-class Step:
-    """What came of a job."""
-
     token: int = -1
     logprob: float | None = None
-    top: tuple[float, ...] | None = None
+    top_logprobs: tuple[float, ...] | None = None
     entropy: float | None = None
     shared: int = 0
     """Prompt tokens that another strand had read."""
     error: ModelError | None = None
+    _biases: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def biases(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and what is added to their logits; moved to the device once."""
+        if self._biases is None:
+            places = torch.tensor(list(self.bias), device=logits.device)
+            self._biases = places, torch.tensor(list(self.bias.values()), device=logits.device, dtype=logits.dtype)
+        return self._biases
 
 
 class Decoder:
@@ -70,97 +73,128 @@ class Decoder:
         self.device, self.eos, self.signals = device, sorted(eos), signals
 
     @torch.inference_mode()
-    def step(self, jobs: Sequence[Job]) -> list[Step]:
-        """The next token of every job."""
-        shared = self._seat([job.strand for job in jobs])
-        order, logits = self._logits([job.strand for job in jobs])
-        jobs = [jobs[at] for at in order]
-        steps = [Step(shared=shared[at]) for at in order]
-        self._adjust(logits, jobs)
-        good = self._set_aside(logits, jobs, steps)
+    def step(self, jobs: Sequence[Job], coming: Iterable[tuple[int, ...]] = ()) -> None:
+        """The next token of every job.
+
+        Args:
+            jobs: Those that decode now, and get the results.
+            coming: Prompts that will be wanted next: they are read along where prompts are read anyway.
+        """
+        strands = [job.strand for job in jobs]
+        shared = self.seat(strands, coming)
+        order, logits = self._logits(strands)
+        if shared:
+            for job in jobs:
+                job.shared = shared.get(id(job.strand), 0)
+        ordered = [jobs[at] for at in order]
+        self._adjust(logits, ordered)
+        good = self._set_aside(logits, ordered)
         if good:
-            self._draw(_rows(logits, good), [jobs[at] for at in good], [steps[at] for at in good])
+            self._draw(_rows(logits, good), [ordered[at] for at in good])
         self.store.trim()
-        places = {at: place for place, at in enumerate(order)}
-        return [steps[places[at]] for at in range(len(steps))]
 
-    @torch.inference_mode()
-    def hidden(self, strand: Strand, layer: int) -> torch.Tensor:
-        """The state of a layer at the strand's newest token."""
-        self._seat([strand])
-        state, logits = self.passes.hidden(strand, layer)
-        if broken_rows(logits).any():
-            self.seats.drop(strand.row, clear=True)
-            raise not_finite()
-        return state
+    def seat(self, strands: Sequence[Strand], coming: Iterable[tuple[int, ...]] = ()) -> dict[int, int]:
+        """Give every strand its own row with its prompt in it.
 
-    def _seat(self, strands: Sequence[Strand]) -> list[int]:
-        """Give every strand its own row with its prompt in it; returns the prompt tokens each did not have to read."""
-        fresh = [strand for strand in strands if strand.row is None]
-        missing = list(dict.fromkeys(strand.prompt for strand in fresh if strand.prompt not in self.store))
-        for batch in groups(missing, len):
+        Returns:
+            For those that had none, by their `id`: the prompt tokens that they did not have to read.
+        """
+        fresh: dict[tuple[int, ...], list[Strand]] = {}
+        for strand in strands:
+            if strand.row is None:
+                fresh.setdefault(strand.prompt, []).append(strand)
+        self._read_prompts(fresh, coming)
+        like = self.store[next(iter(fresh))].pairs if fresh else ()
+        self.seats.seat(strands, max(len(strand.ids) for strand in strands), like=like)
+        shared: dict[int, int] = {}
+        for ids, having in fresh.items():
+            prompt = self.store[ids]
+            self.kv.put([strand.row.index for strand in having], prompt.pairs)
+            for strand in having:
+                strand.cached = strand.as_in_store
+                shared[id(strand)] = len(ids) if prompt.taken else 0
+                prompt.taken = True
+        for strand in [strand for strand in strands if strand.applied < len(strand.evictions)]:
+            self.evict(strand)
+        return shared
+
+    def evict(self, strand: Strand) -> None:
+        """Do to its row what was not yet done of the strand's evictions; tokens before them are read first."""
+        self.seats.alone(strand)
+        for eviction in strand.evictions[strand.applied :]:
+            if strand.cached < eviction.length:
+                self.passes.read([strand], [strand.ids[strand.cached : eviction.length]])
+            self.kv.keep(strand.row.index, eviction.keep)
+            strand.cached, strand.applied = eviction.length, strand.applied + 1
+            strand.dropped = eviction.length - eviction.keep.shape[1]
+
+    def _read_prompts(self, wanted: Iterable[tuple[int, ...]], coming: Iterable[tuple[int, ...]]) -> None:
+        missing = [ids for ids in wanted if ids not in self.store]
+        if not missing:
+            return
+        # A pass over a few prompts more costs less than another pass; half the store may wait to be used.
+        room = self.store.tokens // 2 - sum(map(len, missing))
+        for ids in coming:
+            room -= len(ids)
+            if room < 0:
+                break
+            if ids not in self.store:
+                missing.append(ids)
+        for batch in groups(list(dict.fromkeys(missing)), len):
             for ids, prompt in zip(batch, self.passes.prompts(batch), strict=True):
                 self.store[ids] = prompt
-        like = self.store[fresh[0].prompt].pairs if fresh else ()
-        self.seats.seat(strands, max(len(strand.ids) for strand in strands), like=like)
-        for ids in dict.fromkeys(strand.prompt for strand in fresh):
-            having = [strand for strand in fresh if strand.prompt == ids]
-            self.kv.put([strand.row.index for strand in having], self.store[ids].pairs)
-            for strand in having:
-                strand.cached = len(ids)
-        readers = {id(next(strand for strand in fresh if strand.prompt == ids)) for ids in missing}
-        new = {id(strand) for strand in fresh} - readers
-        return [len(strand.prompt) if id(strand) in new else 0 for strand in strands]
 
     def _logits(self, strands: Sequence[Strand]) -> tuple[list[int], torch.Tensor]:
         """Next-token logits, shape (B, V), and which strand each row belongs to."""
-        begun = [at for at, strand in enumerate(strands) if self._at_prompt(strand)]
-        unread = {at: strand.unread() for at, strand in enumerate(strands) if at not in set(begun)}
+        begun: list[int] = []
+        unread: dict[int, list[int]] = {}
+        for at, strand in enumerate(strands):
+            if strand.cached == len(strand.ids) and self._at_prompt(strand):
+                begun.append(at)
+            else:
+                unread[at] = strand.unread()
         parts = [(begun, torch.stack([self.store[strands[at].prompt].logits for at in begun]))] if begun else []
         if single := [at for at, tokens in unread.items() if len(tokens) == 1]:
-            places = {id(strands[at]): at for at in single}
-            order = [places[id(strand)] for strand in self.seats.front([strands[at] for at in single])]
+            self.seats.front([strands[at] for at in single])
+            order = sorted(single, key=lambda at: strands[at].row.index)
             parts.append((order, self._read(strands, order, unread)))
-        several = [at for at, tokens in unread.items() if len(tokens) > 1]
-        parts += [(batch, self._read(strands, batch, unread)) for batch in groups(several, lambda at: len(unread[at]))]
+        if several := [at for at, tokens in unread.items() if len(tokens) > 1]:
+            batches = groups(several, lambda at: len(unread[at]))
+            parts += [(batch, self._read(strands, batch, unread)) for batch in batches]
         logits = parts[0][1] if len(parts) == 1 else torch.cat([part for _, part in parts])
         return [at for batch, _ in parts for at in batch], logits
 
     def _at_prompt(self, strand: Strand) -> bool:
         """Nothing follows the prompt, and what comes after it is known."""
-        return strand.cached == len(strand.ids) == len(strand.prompt) and strand.prompt in self.store
+        return len(strand.ids) == len(strand.prompt) and strand.prompt in self.store
 
     def _read(self, strands: Sequence[Strand], batch: Sequence[int], unread: Mapping[int, list[int]]) -> torch.Tensor:
         return self.passes.read([strands[at] for at in batch], [unread[at] for at in batch])
 
     def _adjust(self, logits: torch.Tensor, jobs: Sequence[Job]) -> None:
         for row, job in enumerate(jobs):
-            for token, value in job.bias.items():
-                logits[row, token] += value
+            if job.bias:
+                places, values = job.biases(logits)
+                logits[row].index_add_(0, places, values)
         if bound := [row for row, job in enumerate(jobs) if not job.may_end]:
             logits[torch.tensor(bound, device=self.device)[:, None], self.eos] = float("-inf")
 
-    def _set_aside(self, logits: torch.Tensor, jobs: Sequence[Job], steps: Sequence[Step]) -> list[int]:
+    def _set_aside(self, logits: torch.Tensor, jobs: Sequence[Job]) -> list[int]:
         """Note an error where logits are not finite; returns the other places."""
         broken = broken_rows(logits).tolist()
-        for job, step, bad in zip(jobs, steps, broken, strict=True):
+        for job, bad in zip(jobs, broken, strict=True):
             if bad:
-                step.error = not_finite()
+                job.error = not_finite()
                 self.seats.drop(job.strand.row, clear=True)
         return [at for at, bad in enumerate(broken) if not bad]
 
-    def _draw(self, logits: torch.Tensor, jobs: Sequence[Job], steps: Sequence[Step]) -> None:
+    def _draw(self, logits: torch.Tensor, jobs: Sequence[Job]) -> None:
         numbers = torch.tensor([job.number for job in jobs], dtype=torch.float64, device=self.device)
-        ways: dict[tuple[float, float, int | None], list[int]] = {}
-        for at, job in enumerate(jobs):
-            ways.setdefault((job.sampling.temperature, job.sampling.top_p, job.sampling.top_k), []).append(at)
-        tokens = torch.empty(len(jobs), dtype=torch.long, device=self.device)
-        for places in ways.values():
-            tokens[places] = draw(_rows(logits, places), numbers[places], jobs[places[0]].sampling)
-        for step, token in zip(steps, tokens.tolist(), strict=True):
-            step.token = token
+        tokens = _drawn(logits, numbers, [job.sampling for job in jobs])
+        for job, token in zip(jobs, tokens.tolist(), strict=True):
+            job.token = token
         if self.signals:
-            _report(logits, tokens, jobs, steps)
+            _report(logits, tokens, jobs)
 
 
 def _rows(logits: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
@@ -168,14 +202,28 @@ def _rows(logits: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
     return logits if len(places) == len(logits) else logits[places]
 
 
-def _report(logits: torch.Tensor, tokens: torch.Tensor, jobs: Sequence[Job], steps: Sequence[Step]) -> None:
+def _drawn(logits: torch.Tensor, numbers: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """A token for each row, drawn as the row wants it; rows that want the same are drawn together."""
+    first = samplings[0]
+    if all(sampling is first or sampling == first for sampling in samplings):
+        return draw(logits, numbers, first)
+    ways: dict[tuple[float, float, int | None], list[int]] = {}
+    for at, sampling in enumerate(samplings):
+        ways.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(at)
+    tokens = torch.empty(len(samplings), dtype=torch.long, device=logits.device)
+    for places in ways.values():
+        tokens[places] = draw(_rows(logits, places), numbers[places], samplings[places[0]])
+    return tokens
+
+
+def _report(logits: torch.Tensor, tokens: torch.Tensor, jobs: Sequence[Job]) -> None:
     """Log-probabilities and entropies at temperature 1."""
     logs = logits.float().log_softmax(-1)
     chosen = logs.gather(-1, tokens[:, None]).squeeze(-1).tolist()
     entropies = torch.special.entr(logs.exp()).sum(-1).tolist()
-    for step, logprob, entropy in zip(steps, chosen, entropies, strict=True):
-        step.logprob, step.entropy = logprob, entropy
+    for job, logprob, entropy in zip(jobs, chosen, entropies, strict=True):
+        job.logprob, job.entropy = logprob, entropy
     if most := max(job.top for job in jobs):
         best = logs.topk(min(most, logs.shape[-1]), dim=-1).values.tolist()
-        for job, step, values in zip(jobs, steps, best, strict=True):
-            step.top = tuple(values[: job.top]) if job.top else None
+        for job, values in zip(jobs, best, strict=True):
+            job.top_logprobs = tuple(values[: job.top]) if job.top else None

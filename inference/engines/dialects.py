@@ -40,6 +40,9 @@ class Dialect:
     """And says that equal seeds give equal texts."""
     chat_limit: str = "max_tokens"
     """The name of the token limit in chats."""
+    effort: str | None = None
+    """How a chat is asked for an effort: a dialect of `laconic.inference.effort.effort_fields`. Where it is a switch of
+    the chat template, it is the model's and not the server's, and has to be named with it."""
 
     def capabilities(self, route: Route, *, token_ids: bool) -> frozenset[Capability]:
         """What a branch over this route can do."""
@@ -56,13 +59,16 @@ class Dialect:
             Capability.TOKEN_IDS: token_ids,
             Capability.SEED: self.sends_seed and self.reproduces,
             Capability.LOGIT_BIAS: self.logit_bias,
+            Capability.EFFORT: route == "chat" and self.effort is not None,
         }
         return frozenset(capability for capability, has in offered.items() if has)
 
 
 DIALECTS: dict[str, Dialect] = {
     "compatible": Dialect(),
-    "openai": Dialect(logprobs=True, logit_bias=True, sends_seed=True, chat_limit="max_completion_tokens"),
+    "openai": Dialect(
+        logprobs=True, logit_bias=True, sends_seed=True, chat_limit="max_completion_tokens", effort="openai"
+    ),
     "vllm": Dialect(
         prefill={"add_generation_prompt": False, "continue_final_message": True},
         keep_stop={"include_stop_str_in_output": True},

@@ -40,19 +40,42 @@ class KVRows:
         """Memory held."""
         return sum(part.nbytes for pair in self.layers for part in pair)
 
-    def reserve(self, rows: int, columns: int, *, like: Sequence[Pair] = ()) -> None:
-        """Make room, by halves more than what there was; `like` (heads, any, head_dim) is needed the first time."""
+    def reserve(self, rows: int, columns: int, *, used: int = 0, like: Sequence[Pair] = ()) -> None:
+        """Make room, for somewhat more than is asked for.
+
+        Args:
+            rows: At least so many.
+            columns: At least so many.
+            used: Where columns are added, so many rows are kept: copying the others would be in vain.
+            like: Keys and values, (heads, any, head_dim) per layer; needed the first time.
+        """
         if rows <= self.rows and columns <= self.columns:
             return
-        if rows > self.rows:
-            rows = max(rows, self.rows * 3 // 2)
-        if columns > self.columns:
-            columns = max(columns + 32, self.columns * 3 // 2)
-        size = max(rows, self.rows), max(columns, self.columns)
+        kept = max(rows, used) if columns > self.columns else max(rows, self.rows)
+        size = (
+            kept if kept <= self.rows else max(kept, self.rows * 3 // 2),
+            columns + max(16, columns // 4) if columns > self.columns else self.columns,
+        )
         if self.layers:
             self.layers = [(_grown(keys, *size), _grown(values, *size)) for keys, values in self.layers]
         else:
             self.layers = [(_empty(keys, *size), _empty(values, *size)) for keys, values in like]
+
+    def narrow(self, columns: int) -> None:
+        """Give up columns that no row needs."""
+        columns += max(16, columns // 4)
+        self.layers = [
+            (keys[:, :, :columns].contiguous(), values[:, :, :columns].contiguous()) for keys, values in self.layers
+        ]
+
+    def readable(self, width: int) -> int:
+        """How many columns to read where `width` are needed.
+
+        On a CPU, attention copies keys and values that are not in one piece; whole rows are, and what is read in vain
+        costs less than that.
+        """
+        whole = self.layers[0][0].device.type == "cpu" and self.columns <= width * 8 // 5
+        return self.columns if whole else width
 
     def put(self, rows: Sequence[int], pairs: Sequence[Pair]) -> None:
         """Write one sequence, (heads, length, head_dim) per layer, to the beginning of several rows."""
@@ -64,6 +87,12 @@ class KVRows:
         """Copy the first columns of a row to another."""
         for part in self._parts():
             part[target, :, :length] = part[source, :, :length]
+
+    def keep(self, row: int, columns: torch.Tensor) -> None:
+        """Move some columns of a row to its beginning, others in each layer: shape (layers, kept)."""
+        for pair, chosen in zip(self.layers, columns, strict=True):
+            for part in pair:
+                part[row, :, : len(chosen)] = part[row][:, chosen.to(part.device)]
 
     def swap(self, one: Sequence[int], other: Sequence[int], length: int) -> None:
         """Exchange rows pairwise, as far as `length` columns."""
@@ -117,11 +146,42 @@ class PassCache(Cache):
         return whole[self._chosen][:, :, : self.width]
 
 
+class AsideCache(Cache):
+    """What the model sees in passes that leave a row as it is: its first columns, and what these passes add.
+
+    Args:
+        kv: Keys and values of all rows.
+        row: Which one.
+        columns: How many of it.
+    """
+
+    def __init__(self, kv: KVRows, row: int, columns: int) -> None:
+        super().__init__(layers=[])
+        self._seen = [
+            (keys[row : row + 1, :, :columns], values[row : row + 1, :, :columns]) for keys, values in kv.layers
+        ]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> Pair:
+        """One layer's columns with the new ones behind."""
+        keys, values = self._seen[layer_idx]
+        self._seen[layer_idx] = torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+        return self._seen[layer_idx]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns so far."""
+        return self._seen[layer_idx][0].shape[2]
+
+
 def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return like.new_zeros(rows, like.shape[0], columns, like.shape[2])
 
 
 def _grown(old: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    new = old.new_zeros(rows, old.shape[1], columns, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
+    new = old.new_empty(rows, old.shape[1], columns, old.shape[3])
+    kept, length = min(rows, old.shape[0]), old.shape[2]
+    new[:kept, :, :length] = old[:kept]
+    new[:kept, :, length:] = 0
+    new[kept:] = 0
     return new

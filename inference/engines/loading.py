@@ -148,7 +148,7 @@ def attention_config(config: Any) -> Any:
     kinds = set(getattr(config, "layer_types", None) or ())
     if foreign := sorted(kinds - {"full_attention", "sliding_attention"}):
         raise ModelError(
-            f"this sampler has no cache for layers of the kind {foreign[0]!r}",
+            f"this engine has no cache for layers of the kind {foreign[0]!r}",
             cure="use a model whose layers are all full or sliding-window attention",
         )
     return config

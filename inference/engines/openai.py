@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from laconic.inference.effort import check_effort_dialect, effort_fields
 from laconic.inference.engine import Capability, Message, Prompt, Sampling
 from laconic.inference.engines.dialects import DIALECTS, Dialect, Route
 from laconic.inference.engines.openai_branch import OpenAIBranch
@@ -44,7 +46,9 @@ class OpenAIEngine:
         render: Gives the prompt's text for a conversation, instead of the tokenizer's template.
         token_ids: Prompts go as token ids and generated ids are asked for.
         without: Capabilities that this server lacks though its kind has them; nothing asks for them.
-        extra: Further fields of every request body, such as ``reasoning_effort``.
+        extra: Further fields of every request body.
+        effort: How a chat is asked for an effort: a dialect of `laconic.inference.effort.effort_fields`, such as
+            ``enable_thinking`` for Qwen3. None: as the kind of server does, if it does.
         think_tags: What opens and closes thinking; put in where the server sends it in a field of its own.
         key_env: The environment variable with the key. The key is sent, and shown nowhere.
         concurrency: Requests at once; others wait. Ours.
@@ -71,6 +75,7 @@ class OpenAIEngine:
         token_ids: bool = False,
         without: Iterable[Capability] = (),
         extra: Mapping[str, Any] | None = None,
+        effort: str | None = None,
         think_tags: tuple[str, str] = (THINK_OPEN, THINK_CLOSE),
         key_env: str = "OPENAI_API_KEY",
         concurrency: int = 64,
@@ -80,7 +85,7 @@ class OpenAIEngine:
         back_off: float = 0.5,
         longest_wait: float = 120.0,
     ) -> None:
-        self.model, self.dialect = model, _dialect(server)
+        self.model, self.dialect = model, _dialect(server, effort)
         self.tokenizer, self.extra, self.think_tags = tokenizer, dict(extra or {}), think_tags
         self._render = render or (self._template if tokenizer is not None else None)
         self.route: Route = route or ("chat" if self._render is None else "completions")
@@ -160,6 +165,9 @@ class OpenAIEngine:
         if bias:
             self._need(self.has(Capability.LOGIT_BIAS), "a bias on logits")
             fields["logit_bias"] = {str(token): value for token, value in bias.items()}
+        if sampling.effort is not None:
+            self._need(self.has(Capability.EFFORT), "an effort (effort=, over chats)")
+            fields |= effort_fields(self.dialect.effort or "", sampling.effort)
         if self.dialect.sends_seed:
             fields["seed"] = zlib.crc32(repr(seed).encode()) >> 1
         if top:
@@ -204,7 +212,7 @@ class OpenAIEngine:
         call = Call(
             self._connection,
             "completions" if self.route == "completions" else "chat/completions",
-            body | self.extra,
+            _merged(body, self.extra),
             lambda: self._reader(text, top),
         )
         self._calls.add(call)
@@ -248,9 +256,21 @@ class OpenAIEngine:
             )
 
 
-def _dialect(server: str | Dialect) -> Dialect:
-    if isinstance(server, Dialect):
-        return server
-    if server not in DIALECTS:
+def _dialect(server: str | Dialect, effort: str | None) -> Dialect:
+    if isinstance(server, str) and server not in DIALECTS:
         raise RecipeError(f"unknown server {server!r}", cure=f"one of {', '.join(DIALECTS)}, or a Dialect of your own")
-    return DIALECTS[server]
+    dialect = DIALECTS[server] if isinstance(server, str) else server
+    if effort is None:
+        return dialect
+    check_effort_dialect(effort)
+    return replace(dialect, effort=effort)
+
+
+def _merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, with the second first where they say the same; fields within a field are merged too."""
+    inner = {
+        key: {**body[key], **value}
+        for key, value in extra.items()
+        if isinstance(value, Mapping) and isinstance(body.get(key), Mapping)
+    }
+    return {**body, **extra, **inner}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from laconic.inference.engine import Capability, Chunk, Hook, Message, Reason, Sampling, Token
+from laconic.inference.engines.last import LastGeneration, refuse_back_while_generating
+from laconic.inference.engines.without import WithoutInternals
 from laconic.inference.generation import Generation
 from laconic.inference.ledger import Account, Fate, Role, Segment
 from laconic.rewards.errors import LaunchError
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 _REASONS: dict[str | None, Reason] = {"stop": "eos", "length": "length"}
 
 
-class OpenAIBranch:
+class OpenAIBranch(WithoutInternals):
     """Implements `laconic.inference.engine.Branch`.
 
     Where the server cannot go on with a prefix, a branch makes one request. A generation that ended by a stop string
@@ -37,6 +40,7 @@ class OpenAIBranch:
         way: tuple[int, ...] = (),
         text: str = "",
         ids: Sequence[int] = (),
+        last: LastGeneration | None = None,
     ) -> None:
         self.engine, self.prompt, self.account, self.sampling, self.seed = engine, prompt, account, sampling, seed
         self._way, self._text, self._ids = way, text, list(ids)
@@ -48,11 +52,19 @@ class OpenAIBranch:
         self._carry = ""
         self._segments: list[Segment] = []
         self._relabels = False
+        self._last = last or LastGeneration()
+        self._last_billed, self._last_ids = 0, len(ids)
+        """What the last generation came to, tokens included that were not looked at, and where its ids begin."""
 
     @property
     def text(self) -> str:
         """What follows the prompt."""
         return self._text
+
+    @property
+    def ids(self) -> tuple[int, ...] | None:
+        """Its token ids."""
+        return tuple(self._ids) if self.engine.token_ids else None
 
     async def generate(
         self,
@@ -87,12 +99,14 @@ class OpenAIBranch:
         keep_stop: bool = False,
         role: Role = "think",
         sampling: Sampling | None = None,
+        top_logprobs: int = 0,
         hook: Hook | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> AsyncIterator[Chunk]:
         """As `generate`; every piece holds all the text so far that is safe to show."""
         given = {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop, "keep_stop": keep_stop, "hook": hook}
         pieces = self._stream(
-            Generation(**given), role=role, sampling=sampling, min_tokens=min_tokens, top=0, bias=None
+            Generation(**given), role=role, sampling=sampling, min_tokens=min_tokens, top=top_logprobs, bias=bias
         )
         try:
             async for piece in pieces:
@@ -110,28 +124,55 @@ class OpenAIBranch:
         self.account.ledger.prompt_exact &= known
         self._ids += ids
         self._text += text
+        self._last = replace(self._last, followed=True)
 
     def relabel(self, role: Role) -> None:
         """The last generation was for something else."""
         if self._relabels:
             self.account.relabel(role)
 
-    async def fork(self) -> OpenAIBranch:
-        """A branch with the same text; what the server finds in its cache is counted once it says so."""
+    async def fork(self, *, back: int = 0) -> OpenAIBranch:
+        """A branch with the same text; what the server finds in its cache is counted once it says so.
+
+        Raises:
+            RecipeError: `back` is more than the last generation has.
+            LaunchError: the server cannot; or, with `back`, the branch generates, forced text followed its last
+                generation, or tokens that come together are not told apart.
+        """
         self._check_open()
         self._need(Capability.FORK, "a fork")
+        if self._call is not None:
+            refuse_back_while_generating(back)
+        last = self._last_without(back) if back else self._last
+        # What came and was not looked at is left out with the newest tokens.
+        left_out = max(0, self._last_billed - len(last.tokens)) if back else 0
         self._forks += 1
-        return OpenAIBranch(
+        fork = OpenAIBranch(
             self.engine,
             self.prompt,
-            self.account.fork(),
+            self.account.fork(back=left_out),
             sampling=self.sampling,
             seed=self.seed,
             counted=True,
             way=(*self._way, self._forks),
-            text=self._text,
-            ids=self._ids,
+            text=last.text if back else self._text,
+            ids=self._ids_of(last) if back and self.engine.token_ids else self._ids,
+            last=last,
         )
+        fork._last_billed, fork._last_ids = self._last_billed - left_out, self._last_ids
+        return fork
+
+    def _last_without(self, back: int) -> LastGeneration:
+        if not (self.engine.has(Capability.LOGPROBS) or self.engine.token_ids):
+            raise LaunchError(
+                "fork: over this server tokens that come together are not told apart, so none can be left out",
+                cure="use a server that reports log-probabilities (server=)",
+            )
+        return self._last.without(back)
+
+    def _ids_of(self, last: LastGeneration) -> list[int]:
+        said = last.text[len(last.before) :]
+        return self._ids[: self._last_ids] + kept_ids(last.tokens, said, self.engine.encode, self._special)
 
     async def close(self, fate: Fate) -> None:
         """Close its stream if there is one, and settle the account."""
@@ -209,6 +250,7 @@ class OpenAIBranch:
 
     async def _settle(self, call: Call, generation: Generation, before: str) -> None:
         kept = generation.reason == "stop" and generation.keep_stop
+        self._last = LastGeneration(self._text, tuple(generation.tokens))
         self._text += generation.text
         if kept and not self.engine.has(Capability.PREFIX):
             said = before + "".join(token.text for token in generation.tokens)
@@ -216,6 +258,7 @@ class OpenAIBranch:
             self._bill(call, len(generation.tokens), over=False)
             return
         await self._end(call)
+        self._last_billed, self._last_ids = self._billed, len(self._ids)
         if self.engine.token_ids:
             self._ids += kept_ids(generation.tokens, generation.text, self.engine.encode, self._special)
 
@@ -240,7 +283,7 @@ class OpenAIBranch:
         self._relabels = tokens > hidden
         if over:
             for segment in self._segments:
-                segment.exact = call.exact
+                segment.report(exact=call.exact)
             self._note_prompt(call)
 
     def _note_prompt(self, call: Call) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from transformers.cache_utils import DynamicCache
 
-from laconic.inference.engines.kv import KVRows, Pair, PassCache
+from laconic.inference.engine import Capability
+from laconic.inference.engines.kv import AsideCache, KVRows, Pair, PassCache
 from laconic.inference.engines.loading import attention_config
+from laconic.inference.engines.steering import Edit, Steerer, edits
 from laconic.inference.engines.strands import Strand
 from laconic.rewards.errors import ModelError
 
@@ -21,7 +24,7 @@ READ_TOKENS = 8192
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ReadPrompt:
     """A prompt that was read."""
 
@@ -29,6 +32,8 @@ class ReadPrompt:
     """Keys and values of each layer, shape (heads, length, head_dim)."""
     logits: torch.Tensor
     """After its last token, shape (V,)."""
+    taken: bool = False
+    """Whether a strand began with it."""
 
 
 class Passes:
@@ -46,12 +51,23 @@ class Passes:
     def __init__(self, model: Any, device: torch.device, kv: KVRows) -> None:
         self.model, self.device, self.kv = model, device, kv
         self.config = attention_config(model.config)
+        self.steerer = Steerer(model, self.config.num_hidden_layers)
         self._attention = self.config._attn_implementation
         if self._attention not in ("sdpa", "eager"):
             raise ModelError(
                 f"attention {self._attention!r} cannot tell rows of different lengths apart",
                 cure="load the model with attn_implementation: sdpa",
             )
+
+    @property
+    def abilities(self) -> frozenset[Capability]:
+        """What this model's layers allow."""
+        # Behind a window, columns would have to be told by their places.
+        windows = getattr(self.config, "sliding_window", None) is not None and set(
+            getattr(self.config, "layer_types", None) or ("sliding_attention",)
+        ) != {"full_attention"}
+        offered = {Capability.STEERING: self.steerer.can, Capability.KV_EDIT: not windows}
+        return frozenset(capability for capability, has in offered.items() if has)
 
     def prompts(self, ids: Sequence[tuple[int, ...]]) -> list[ReadPrompt]:
         """Read prompts from nothing. Rows end in padding, which nothing before it can see."""
@@ -78,28 +94,69 @@ class Passes:
         self._count(strands, unread)
         return logits
 
-    def hidden(self, strand: Strand, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The state of a layer at the newest token, shape (hidden,), and the logits after it, shape (1, V)."""
+    def states(self, strand: Strand) -> Any:
+        """Read the unread tokens of a strand: all that the model gives, hidden states included."""
         unread = [strand.unread()]
         output = self._forward([strand], unread, keep=1, output_hidden_states=True)
         self._count([strand], unread)
-        return output.hidden_states[layer][0, -1].clone(), output.logits[:, -1]
+        return output
+
+    def aside(self, strand: Strand, start: int) -> AsideCache:
+        """What passes that change nothing begin with: what the row holds before token `start`."""
+        return AsideCache(self.kv, strand.row.index, start - strand.dropped)
+
+    def read_aside(self, strand: Strand, tokens: Sequence[int], start: int, cache: AsideCache, **more: Any) -> Any:
+        """Read tokens that stand at `start` in or after a strand; only `cache` notes it."""
+        columns = cache.get_seq_length()
+        ids = torch.tensor([list(tokens)], device=self.device)
+        steps = torch.arange(len(tokens), device=self.device)[None]
+        mask = self._mask(columns + steps, columns + len(tokens))
+        with self.steerer.adding(list(edits(strand.steered, 0, start, len(tokens)))):
+            return self._run(ids, cache=cache, attention_mask=mask, position_ids=start + steps, **more)
+
+    @contextmanager
+    def weighing(self) -> Iterator[None]:
+        """While passes run: with the kind of attention that gives its weights."""
+        usual = self._attention
+        self.model.set_attn_implementation("eager")
+        self._attention = "eager"
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(usual)
+            self._attention = usual
 
     def _count(self, strands: Sequence[Strand], unread: Sequence[Sequence[int]]) -> None:
         for strand, tokens in zip(strands, unread, strict=True):
             strand.cached += len(tokens)
 
     def _forward(self, strands: Sequence[Strand], unread: Sequence[Sequence[int]], **more: Any) -> Any:
-        length = max(len(tokens) for tokens in unread)
-        starts = [strand.cached for strand in strands]
-        width = max(start + len(tokens) for start, tokens in zip(starts, unread, strict=True))
-        ids = torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in unread], device=self.device)
+        lengths = [len(tokens) for tokens in unread]
+        length = max(lengths)
+        if min(lengths) == length:
+            ids = torch.tensor(list(unread), device=self.device)
+        else:
+            ids = torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in unread], device=self.device)
+        facts = [(strand.columns, strand.dropped, count) for strand, count in zip(strands, lengths, strict=True)]
+        width = max(columns + count for columns, _, count in facts)
+        if length == 1:
+            width = self.kv.readable(width)
+        columns, dropped, counts = torch.tensor(facts, device=self.device).T[:, :, None]
         steps = torch.arange(length, device=self.device)
-        places = torch.tensor(starts, device=self.device)[:, None] + steps
-        valid = steps < torch.tensor([len(tokens) for tokens in unread], device=self.device)[:, None]
-        cache = PassCache(self.kv, [strand.row.index for strand in strands], places, valid, width)
+        places = columns + steps
+        cache = PassCache(self.kv, [strand.row.index for strand in strands], places, steps < counts, width)
+        # Padding keeps to places that the model has.
+        positions = places.clamp(max=width - 1) + dropped
         mask = self._mask(places, width)
-        return self._run(ids, cache=cache, attention_mask=mask, position_ids=places.clamp(max=width - 1), **more)
+        with self._steering(strands, unread):
+            return self._run(ids, cache=cache, attention_mask=mask, position_ids=positions, **more)
+
+    def _steering(self, strands: Sequence[Strand], unread: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
+        wanted: list[Edit] = []
+        for row, strand in enumerate(strands):
+            if strand.steered:
+                wanted += edits(strand.steered, row, strand.cached, len(unread[row]))
+        return self.steerer.adding(wanted) if wanted else nullcontext()
 
     def _run(self, ids: torch.Tensor, *, cache: Any, keep: Any, **more: Any) -> Any:
         return self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **more)
@@ -139,6 +196,7 @@ class PromptStore:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self._kept: OrderedDict[tuple[int, ...], ReadPrompt] = OrderedDict()
+        self._held = 0
 
     def __contains__(self, ids: tuple[int, ...]) -> bool:
         return ids in self._kept
@@ -148,12 +206,15 @@ class PromptStore:
         return self._kept[ids]
 
     def __setitem__(self, ids: tuple[int, ...], prompt: ReadPrompt) -> None:
+        assert ids not in self._kept
         self._kept[ids] = prompt
+        self._held += len(ids)
 
     def trim(self) -> None:
         """Forget what is too much."""
-        while self._kept and sum(map(len, self._kept)) > self.tokens:
-            self._kept.popitem(last=False)
+        while self._held > self.tokens:
+            ids, _ = self._kept.popitem(last=False)
+            self._held -= len(ids)
 
 
 def _beginning(part: torch.Tensor, row: int, length: int) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from laconic.inference.engine import Token
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CHARACTER = 8
 """Tokens that may spell one character; after as many, bytes that are no character are shown as what they are."""
@@ -23,6 +25,9 @@ class Pieces:
         self._anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         self._before = len(self._decode(self._anchor))
         self._known: dict[int, str] = {}
+        self._tokens: dict[tuple[int, str], Token] = {}
+        self.whole: dict[int, str] = {}
+        """Of the tokens seen so far, those that are whole characters wherever they come later: their texts."""
 
     def first(self, ids: list[int]) -> str:
         """The text of tokens that begin a text: tokenizers that mark words by a space leave the first one out."""
@@ -36,6 +41,13 @@ class Pieces:
         if token not in self._known:
             self._known[token] = self._decode([*self._anchor, token])[self._before :]
         return self._known[token]
+
+    def token(self, number: int, text: str) -> Token:
+        """A token about which nothing more is known: always the same object."""
+        key = number, text
+        if key not in self._tokens:
+            self._tokens[key] = Token(text, number)
+        return self._tokens[key]
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
@@ -55,12 +67,16 @@ class TextSoFar:
 
     def add(self, token: int) -> str:
         """What a token adds; nothing until a character is whole."""
+        if self.begun and not self.pending and token in self.pieces.whole:
+            return self.pieces.whole[token]
         if token in self.pieces.silent:
             return ""
         self.pending = (*self.pending, token)
         text = self._pending_text()
         if text.endswith(_REPLACEMENT) and len(self.pending) < _LONGEST_CHARACTER:
             return ""
+        if self.begun and len(self.pending) == 1:
+            self.pieces.whole[token] = text
         self.begun, self.pending = True, ()
         return text
 

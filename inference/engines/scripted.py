@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from laconic.inference.engine import Capability, Chunk, Hook, Prompt, Sampling, Token
+from laconic.inference.engines.last import LastGeneration, refuse_back_while_generating
+from laconic.inference.engines.without import INTERNALS, WithoutInternals
 from laconic.inference.generation import Generation
 from laconic.inference.ledger import Account, Fate, Ledger, Role
 from laconic.rewards.errors import LaunchError
@@ -46,7 +48,7 @@ class ScriptedEngine:
 
     Args:
         script: What is said.
-        capabilities: By default everything.
+        capabilities: By default everything but a look inside the model, which a script has not.
         slots: Generations that go on at once; others wait in the order of their calls. None: all.
         latency: Ticks before the first token of every generation.
         ticks_per_token: Of a branch, by its number; 1 by default.
@@ -56,7 +58,7 @@ class ScriptedEngine:
         self,
         script: Script,
         *,
-        capabilities: Iterable[Capability] = tuple(Capability),
+        capabilities: Iterable[Capability] = frozenset(Capability) - INTERNALS,
         slots: int | None = None,
         latency: int = 0,
         ticks_per_token: Callable[[int], int] = lambda branch: 1,
@@ -133,7 +135,7 @@ class _Live:
         self.changed.set()
 
 
-class ScriptedBranch:
+class ScriptedBranch(WithoutInternals):
     """Implements `laconic.inference.engine.Branch`."""
 
     def __init__(
@@ -144,9 +146,12 @@ class ScriptedBranch:
         account: Account,
         text: str = "",
         generated: Mapping[Role, int] | None = None,
+        last: tuple[LastGeneration, Role] = (LastGeneration(), "think"),
     ) -> None:
         self.engine, self.prompt, self.seed, self.account, self._text = engine, prompt, seed, account, text
         self.number = engine._number()
+        self._last, self._last_role = last
+        self._generating = False
         self._generated: Counter[Role] = Counter(generated or {})
         engine.open_branches.add(self.number)
 
@@ -154,6 +159,11 @@ class ScriptedBranch:
     def text(self) -> str:
         """What follows the prompt."""
         return self._text
+
+    @property
+    def ids(self) -> None:
+        """A script has no token ids."""
+        return None
 
     async def generate(
         self,
@@ -170,7 +180,7 @@ class ScriptedBranch:
     ) -> Chunk:
         """Say what the script says; `sampling` and `bias` do not move it."""
         given = {"max_tokens": max_tokens, "min_tokens": min_tokens, "stop": stop, "keep_stop": keep_stop}
-        pieces = [piece async for piece in self.stream(**given, role=role, hook=hook)]
+        pieces = [piece async for piece in self.stream(**given, role=role, sampling=sampling, hook=hook, bias=bias)]
         return pieces[-1]
 
     async def stream(
@@ -182,7 +192,9 @@ class ScriptedBranch:
         keep_stop: bool = False,
         role: Role = "think",
         sampling: Sampling | None = None,
+        top_logprobs: int = 0,
         hook: Hook | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> AsyncIterator[Chunk]:
         """As `generate`; every piece holds all the text so far that is safe to show."""
         self._check_open()
@@ -190,6 +202,7 @@ class ScriptedBranch:
         generation = Generation(max_tokens=max_tokens, min_tokens=min_tokens, stop=stop, keep_stop=keep_stop, hook=hook)
         live = _Live(self.engine, self.number, iter(self.engine.script(context)), generation)
         self.engine._start(live)
+        self._generating = True
         try:
             while not live.over:
                 live.changed.clear()
@@ -198,7 +211,8 @@ class ScriptedBranch:
                     yield Chunk(generation.streamable(), tuple(generation.tokens), "length")
         finally:
             # Also when this task was cancelled: what was said is counted, and the slot is free.
-            live.over = True
+            live.over, self._generating = True, False
+            self._last, self._last_role = LastGeneration(self._text, tuple(generation.tokens)), role
             self._generated[role] += len(generation.tokens)
             self.account.generate(role, len(generation.tokens))
             self._text += generation.text
@@ -211,16 +225,29 @@ class ScriptedBranch:
         self._check_open()
         self.account.force(len(text.split()))
         self._text += text
+        self._last = replace(self._last, followed=True)
 
     def relabel(self, role: Role) -> None:
         """The last generation was for something else."""
         self.account.relabel(role)
 
-    async def fork(self) -> ScriptedBranch:
-        """A branch with the same text; scripts see its own number."""
+    async def fork(self, *, back: int = 0) -> ScriptedBranch:
+        """A branch with the same text; scripts see its own number.
+
+        Raises:
+            RecipeError: `back` is more than the last generation has.
+            LaunchError: with `back`, the branch generates, or forced text followed its last generation.
+        """
         self._check_open()
-        account = self.account.fork(cached=len(self._text.split()))
-        return ScriptedBranch(self.engine, self.prompt, self.seed, account, self._text, self._generated)
+        text, last, generated = self._text, self._last, Counter(self._generated)
+        if self._generating:
+            refuse_back_while_generating(back)
+        elif back:
+            last = self._last.without(back)
+            text = last.text
+            generated[self._last_role] -= back
+        account = self.account.fork(cached=len(text.split()), back=back)
+        return ScriptedBranch(self.engine, self.prompt, self.seed, account, text, generated, (last, self._last_role))
 
     async def close(self, fate: Fate) -> None:
         """Free it."""

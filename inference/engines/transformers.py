@@ -10,8 +10,10 @@ The model runs in a thread of its own, so that the event loop stays free for str
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from laconic.inference.engine import Capability, Prompt, Sampling
 from laconic.inference.engines.branch import Live, TransformersBranch
 from laconic.inference.engines.decode_loop import Decoder
 from laconic.inference.engines.draw import check_sampling
+from laconic.inference.engines.insights import Insights
 from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, positions
 from laconic.inference.engines.pieces import Pieces, TextSoFar
 from laconic.inference.engines.strands import Strand
@@ -38,8 +41,11 @@ ABILITIES = frozenset(
         Capability.TOKEN_HOOK,
         Capability.LOGIT_BIAS,
         Capability.HIDDEN_STATES,
+        Capability.SCORE,
     }
 )
+_PROMPTS = 4096
+"""Whose token ids are remembered."""
 _TURNS = 8
 """Of the event loop before a tick, where a generation ended or the first began: whoever goes on at once is in it."""
 
@@ -51,7 +57,7 @@ class TransformersEngine:
         model: A causal language model; it is put in evaluation mode. `load_model` loads one, LoRA folders included.
         tokenizer: Its tokenizer, with a chat template.
         batch_size: Branches that decode at once, and whose keys and values are kept; more wait in the order of their
-            calls. None fits it to the device's free memory.
+            calls, those that have begun before new ones. None fits it to the device's free memory.
         signals: Report log-probabilities and entropies with every token, at the price of two more passes over the
             logits. Without it the engine does not have these capabilities.
         prompt_cache: Tokens of prompts whose keys and values are kept after their branches.
@@ -69,7 +75,6 @@ class TransformersEngine:
         device: str | torch.device | None = None,
     ) -> None:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
-        self.capabilities = ABILITIES | SIGNALS if signals else ABILITIES
         self.slots = batch_size
         self.eos_ids = eos_ids(model.generation_config, tokenizer)
         self.pieces = Pieces(tokenizer, self.eos_ids | {tokenizer.pad_token_id})
@@ -80,15 +85,19 @@ class TransformersEngine:
             prompt_tokens=prompt_cache,
             signals=signals,
         )
+        self.insights = Insights(self.decoder)
+        self.capabilities = ABILITIES | (SIGNALS if signals else frozenset()) | self.decoder.passes.abilities
         self.ticks = 0
         """Ticks so far."""
         self._positions = positions(model)
         self._longest, self._closed = 0, False
-        self._encoded: tuple[Prompt, tuple[int, ...]] | None = None
+        self._encoded: dict[Any, tuple[int, ...]] = {}
         self._live: list[Live] = []
+        self._begun: deque[Live] = deque()
+        self._waiting: deque[Live] = deque()
         self._clock: asyncio.Task[None] | None = None
         # One thread, always the same: ticks come one after the other, and OpenMP keeps one pool of workers.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._thread = ThreadPoolExecutor(1, "decode", _on_device, (self.decoder.device,))
 
     def open(
         self, prompt: Prompt, *, ledger: Ledger, sampling: Sampling | None = None, seed: int = 0
@@ -100,9 +109,7 @@ class TransformersEngine:
         """
         sampling = sampling or Sampling()
         check_sampling(sampling)
-        if self._encoded is None or self._encoded[0] != prompt:
-            self._encoded = prompt, tuple(encode_prompt(self.tokenizer, prompt))
-        ids = self._encoded[1]
+        ids = self._encode(prompt)
         account = Account(ledger, prompt=len(ids))
         return TransformersBranch(self, Strand(list(ids), ids), sampling, account, TextSoFar(self.pieces), (seed,))
 
@@ -110,18 +117,22 @@ class TransformersEngine:
         """Stop decoding and free the cache."""
         if self._clock is not None:
             self._clock.cancel()
-        self._fail(self._live, LaunchError("the engine was closed", cure="close it after its last generation"))
+        closed = LaunchError("the engine was closed", cure="close it after its last generation")
+        self._fail([*self._live, *self._begun, *self._waiting], closed)
         self._closed = True
         self._thread.shutdown()
 
     def start(self, live: Live) -> None:
         """Take a generation into the batch."""
-        self._live.append(live)
+        # What has begun goes on before anything new begins: its keys and values are there, and a trace that had to
+        # wait for its answer would finish in another order than it decoded.
+        (self._waiting if live.branch.strand.row is None else self._begun).append(live)
         if live.needs > self._longest:
             self._longest = live.needs
             self.decoder.seats.limit = self.batch_size or fitting_batch_size(
                 self.model, self._longest, held=self.decoder.kv.nbytes
             )
+            self.slots = self.decoder.seats.limit
         if self._clock is None or self._clock.done():
             self._clock = asyncio.get_running_loop().create_task(self._run())
 
@@ -143,29 +154,61 @@ class TransformersEngine:
             self._thread.submit(work, *arguments)
 
     async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """The same, for what comes of it."""
+        """The same, for what comes of it.
+
+        Raises:
+            LaunchError: the engine was closed.
+        """
+        if self._closed:
+            raise LaunchError("the engine was closed", cure="close it after its last use")
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def _run(self) -> None:
         changed = True
-        while self._live:
+        while self._live or self._begun or self._waiting:
             for _ in range(_TURNS if changed else 1):
                 await asyncio.sleep(0)
-            self._live = [live for live in self._live if not live.over]
-            if not self._live:
+            batch = self._batch()
+            if not batch:
                 return
-            batch = self._live[: self.decoder.seats.limit]
+            coming = [live.branch.strand.prompt for live in islice(self._waiting, len(batch) // 2)]
             try:
-                steps = await self.call(self.decoder.step, [live.job() for live in batch])
+                await self.call(self.decoder.step, [live.ready() for live in batch], coming)
             except Exception as error:
                 # Whatever it was (out of memory, say), it is raised where the tokens were wanted.
                 self._fail(batch, error)
             else:
-                for live, step in zip(batch, steps, strict=True):
-                    live.take(step)
+                for live in batch:
+                    live.take()
             self.ticks += 1
             changed = any(live.over for live in batch)
+
+    def _batch(self) -> list[Live]:
+        """Those that decode now; as many as there is room for, in the order of their calls, new ones last."""
+        self._live = [live for live in self._live if not live.over]
+        limit = self.decoder.seats.limit
+        while len(self._live) > limit:
+            self._begun.appendleft(self._live.pop())
+        while len(self._live) < limit and (self._begun or self._waiting):
+            live = (self._begun or self._waiting).popleft()
+            if not live.over:
+                self._live.append(live)
+        return self._live
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        key = prompt if isinstance(prompt, str) else tuple(tuple(sorted(message.items())) for message in prompt)
+        if key not in self._encoded:
+            if len(self._encoded) >= _PROMPTS:
+                del self._encoded[next(iter(self._encoded))]
+            self._encoded[key] = tuple(encode_prompt(self.tokenizer, prompt))
+        return self._encoded[key]
 
     def _fail(self, batch: Sequence[Live], error: Exception) -> None:
         for live in batch:
             live.end(error)
+
+
+def _on_device(device: torch.device) -> None:
+    # Which GPU is the current one is known to each thread apart.
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)

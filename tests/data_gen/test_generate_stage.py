@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from laconic.data_gen.rollouts import sample_rollouts
-from laconic.data_gen.sampler import TransformersSampler
 from laconic.data_gen.stage import main
 from laconic.inference.engine import Sampling
 from laconic.inference.engines.loading import load_model
+from laconic.inference.engines.transformers import TransformersEngine
+from laconic.inference.sampling import EngineSampler
 from laconic.inference.trace import TraceReader
 from laconic.recipes.entry import run_stage
 from laconic.rewards.jsonl import read_jsonl
@@ -138,7 +139,7 @@ def test_a_killed_stage_goes_on_to_the_same_file(recipe, tmp_path, random_model,
     rows = [{"prompt": " ".join(map(str, range(i % 50, i % 50 + 1 + i % 8))), "answer": str(i)} for i in range(300)]
     path = write_rows(tmp_path / "rows.jsonl", rows)
     problems = {"source": "jsonl", "train": path, "test": path}
-    stage = {"samples": 6, "keep": "all", "decontaminate": False, "sampling": {"max_tokens": 48}}
+    stage = {"samples": 3, "keep": "all", "decontaminate": False, "sampling": {"max_tokens": 48}}
     arguments = recipe(stage, problems)
     command = [sys.executable, "-m", "laconic.data_gen.stage", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -151,20 +152,21 @@ def test_a_killed_stage_goes_on_to_the_same_file(recipe, tmp_path, random_model,
     subprocess.run(command, env=environment, check=True)
     folder = finished(tmp_path)
     lines = (folder / "rollouts.jsonl").read_text().splitlines()
-    assert len(lines) == len(set(lines)) == len(problem_ids(folder)) * 6
+    assert len(lines) == len(set(lines)) == len(problem_ids(folder)) * 3
     assert set(complete) < set(lines)
     model, tokenizer = load_model(model_folder)
     uninterrupted = tmp_path / "uninterrupted.jsonl"
-    sample_rollouts(
-        TransformersSampler(model, tokenizer, batch_size=256),
-        TraceReader(tokenizer),
-        list(read_problems(folder / "problems.jsonl")),
-        samples=6,
-        sampling=Sampling(max_tokens=48),
-        seed=0,
-        path=uninterrupted,
-        source="base",
-    )
+    with EngineSampler(TransformersEngine(model, tokenizer, batch_size=256, signals=False)) as sampler:
+        sample_rollouts(
+            sampler,
+            TraceReader(tokenizer),
+            list(read_problems(folder / "problems.jsonl")),
+            samples=3,
+            sampling=Sampling(max_tokens=48),
+            seed=0,
+            path=uninterrupted,
+            source="base",
+        )
     assert uninterrupted.read_text().splitlines() == lines
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from laconic.data_gen.kv_cache import KVCache
-from laconic.data_gen.sampler import TransformersSampler
-from laconic.inference.engine import Request, Sampling
-from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, load_model
+from laconic.inference.engines.loading import attention_config, encode_prompt, eos_ids, fitting_batch_size, load_model
 from laconic.rewards.errors import ModelError
 
 
@@ -59,37 +56,9 @@ def test_every_end_of_sequence_token_counts(random_model, tokenizer):
     assert fitting_batch_size(model, 100) == 128
 
 
-def test_sliding_windows_slide_for_rows_of_any_length(tokenizer, prompts):
-    config = AutoConfig.for_model(
-        "qwen2",
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        use_sliding_window=True,
-        sliding_window=6,
-        max_window_layers=1,
-        max_position_embeddings=128,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(6.0 if weight.ndim > 1 else 1.0)
-    requests = [Request((str(i), 0), prompt, i) for i, prompt in enumerate(prompts)]
-    for completion in TransformersSampler(model, tokenizer, 5).sample(requests, Sampling(temperature=0, max_tokens=20)):
-        ids = torch.tensor([encode_prompt(tokenizer, prompts[int(completion.key[0])])])
-        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20)
-        assert completion.ids == tuple(expected[0, ids.shape[1] :].tolist())
-
-
 def test_layers_without_keys_and_values_are_refused():
     config = AutoConfig.for_model("qwen3", num_hidden_layers=2, layer_types=["full_attention", "full_attention"])
-    assert len(KVCache(config).layers) == 2
+    assert attention_config(config) is config
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(ModelError, match="'linear_attention'"):
-        KVCache(config)
+        attention_config(config)

@@ -9,8 +9,9 @@ import pytest
 
 from laconic.data_gen.progress import Progress
 from laconic.data_gen.rollouts import request_seed, sample_rollouts
-from laconic.data_gen.sampler import TransformersSampler
-from laconic.inference.engine import Completion, Sampling
+from laconic.inference.engine import Sampling
+from laconic.inference.engines.transformers import TransformersEngine
+from laconic.inference.sampling import Completion, EngineSampler
 from laconic.inference.trace import TraceReader
 from laconic.rewards.records import Problem, read_rollouts
 
@@ -22,16 +23,17 @@ class CountingSampler:
     """A real sampler that notes which keys it was asked for, and how many tokens it gave."""
 
     def __init__(self, model, tokenizer):
-        self.inner = TransformersSampler(model, tokenizer, batch_size=5)
+        self.inner = EngineSampler(TransformersEngine(model, tokenizer, batch_size=5, signals=False))
         self.asked = []
         self.lengths = {}
 
     def sample(self, requests, sampling):
         requests = list(requests)
         self.asked += [request.key for request in requests]
-        for completion in self.inner.sample(requests, sampling):
-            self.lengths[completion.key] = len(completion.ids)
-            yield completion
+        with self.inner:
+            for completion in self.inner.sample(requests, sampling):
+                self.lengths[completion.key] = len(completion.ids)
+                yield completion
 
 
 @pytest.fixture

@@ -322,3 +322,106 @@ def fault_server():
     yield server
     over.set()
     thread.join(timeout=20)
+
+
+@pytest.fixture
+def on_tiny_model():
+    """Runs a coroutine function with an engine over a small random decoder, and its model and tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from laconic.inference.engines.transformers import TransformersEngine
+    from laconic.training.scratch import bpe_tokenizer, symbolic_tokenizer
+
+    def run(work, *, seed=0, hidden=32, layers=2, tokens="symbolic"):
+        symbols = [*map(str, range(30)), *"+-*/=;"]
+        tokenizer = symbolic_tokenizer(symbols) if tokens == "symbolic" else bpe_tokenizer(["a b c"], vocab_size=270)
+        config = AutoConfig.for_model(
+            "llama",
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        torch.manual_seed(seed)
+        # Double precision and large weights: what is computed in another order comes to the same tokens.
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(5.0 if weight.ndim > 1 else 1.0)
+
+        async def go():
+            engine = TransformersEngine(model, tokenizer)
+            try:
+                return await work(engine)
+            finally:
+                await engine.aclose()
+
+        return asyncio.run(asyncio.wait_for(go(), 60))
+
+    return run
+
+
+class Served:
+    """A server of this project on loopback, in a thread with an event loop of its own."""
+
+    def __init__(self, engine, *, policy="plain", name="tiny", opens_thinking=False, tokenizer=None, **settings):
+        import httpx
+
+        from laconic.inference.opening import Opened
+        from laconic.inference.policies.choose import parse_choice
+        from laconic.inference.server.service import Service
+        from laconic.inference.server.serving import Server, bind
+        from laconic.inference.server.settings import Settings
+
+        opened = Opened(engine, name, tokenizer=tokenizer, opens_thinking=opens_thinking)
+        self.engine, self.key = engine, settings.get("key")
+        self.service = Service(opened, parse_choice(policy), settings=Settings(**settings))
+        listener, ready = bind("127.0.0.1", 0), threading.Event()
+        self.place = listener.getsockname()
+        self.url = f"http://127.0.0.1:{self.place[1]}"
+        # One client for all of a server's requests: to make one takes longer than to answer them.
+        self.http = httpx.Client(base_url=self.url, timeout=30, verify=False)
+        self.server = Server(self.service, ready=ready.set)
+        self._thread = threading.Thread(target=self.server.run_on, args=[listener], daemon=True)
+        self._thread.start()
+        assert ready.wait(timeout=20)
+
+    def options(self):
+        return {"base_url": f"{self.url}/v1", "api_key": self.key or "none needed", "max_retries": 0}
+
+    def client(self):
+        """The official client."""
+        import openai
+
+        return openai.OpenAI(**self.options(), http_client=self.http)
+
+    def stop(self):
+        self.server.should_exit = True
+
+    def join(self):
+        self._thread.join(timeout=20)
+        self.http.close()
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def serving():
+    """Starts servers, `serving(engine, policy=..., **settings)`, and stops them in the end, all at once."""
+    started = []
+
+    def start(*given, **settings):
+        started.append(Served(*given, **settings))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+    for server in started:
+        server.join()

@@ -1,6 +1,7 @@
 """Conservation: what the engine gave out is what the ledger holds, after returns, failures and cancellations."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +10,10 @@ from hypothesis import strategies as st
 from laconic.inference.engine import Capability, check_capabilities
 from laconic.inference.engines.scripted import ScriptedEngine
 from laconic.inference.ledger import FATES, ROLES, Account, Ledger, saving
-from laconic.rewards.errors import LaunchError
+from laconic.rewards.errors import LaunchError, RecipeError
 
 STEP = st.tuples(
-    st.sampled_from(["generate", "force", "fork", "close", "cancel"]),
+    st.sampled_from(["generate", "force", "fork", "fork back", "close", "cancel"]),
     st.integers(0, 3),
     st.integers(1, 6),
     st.sampled_from(ROLES),
@@ -42,6 +43,9 @@ async def act(engine, ledger, steps):
             forced += count
         elif action == "fork":
             branches.append(await branch.fork())
+        elif action == "fork back":
+            with suppress(RecipeError, LaunchError):  # fewer tokens, or forced text came after them
+                branches.append(await branch.fork(back=count))
         elif action == "close":
             await branch.close(fate)
         else:
