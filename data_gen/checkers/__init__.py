@@ -17,7 +17,7 @@ from laconic.inference.trace import THINK_CLOSE, THINK_OPEN
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Problem
 
-__all__ = ["DERIVATIONS", "check_trace"]
+__all__ = ["DERIVATIONS", "check_so_far", "check_trace"]
 
 DERIVATIONS: dict[str, type[Derivation]] = {
     "chain_sum": ChainSum,
@@ -69,21 +69,51 @@ def check_trace(problem: Problem, trace: str) -> None:
     Raises:
         DataError: at the first step that does not follow, named by its number and text.
     """
-    require(problem.task in DERIVATIONS, f"{problem.id}: no checker for the task {problem.task!r}")
     opened, rest = divide(trace.split(" "), THINK_OPEN)
     thought, answer = divide(rest, THINK_CLOSE)
     require(not opened, f"{problem.id}: text before {THINK_OPEN}")
+    _conclude(problem, _follow(problem, _clauses(thought)), " ".join(answer), thought=bool(thought))
+
+
+def check_so_far(problem: Problem, trace: str) -> None:
+    """As `check_trace`, for a trace that may go on: what is complete of it must be true and come next.
+
+    A step is complete at its separator or at the closing tag; what follows the last separator is not looked at. What
+    follows the closing tag is taken for the whole answer. Without an opening tag, a text with a separator or a closing
+    tag is a thinking that the prompt opened, and any other one is an answer without thinking. Blanks do not matter.
+
+    Raises:
+        DataError: at the first step that does not follow, or at a wrong answer.
+    """
+    words = trace.split()
+    if not words or THINK_OPEN.startswith(words[0]):
+        thinking, words = True, words[1:]
+    else:
+        thinking = SEPARATOR in words or THINK_CLOSE in words
+    closed = THINK_CLOSE in words
+    thought, answer = divide(words, THINK_CLOSE) if closed else (words, []) if thinking else ([], words)
+    clauses = _clauses(thought)
+    walk = _follow(problem, clauses if closed else clauses[:-1])
+    if answer:
+        _conclude(problem, walk, " ".join(answer), thought=bool(thought))
+
+
+def _follow(problem: Problem, clauses: list[list[str]]) -> _Walk:
+    require(problem.task in DERIVATIONS, f"{problem.id}: no checker for the task {problem.task!r}")
     start = DERIVATIONS[problem.task].start(problem.prompt)
     walk = _Walk(start, start)
-    for number, clause in enumerate(_clauses(thought), start=1):
+    for number, clause in enumerate(clauses, start=1):
         try:
             walk = walk.take(clause)
         except DataError as error:
             raise DataError(f"{problem.id}: step {number}, {' '.join(clause)!r}: {error.message}") from None
-    words = " ".join(answer)
-    require(start.solves(words), f"{problem.id}: the answer {words!r} is wrong")
+    return walk
+
+
+def _conclude(problem: Problem, walk: _Walk, answer: str, *, thought: bool) -> None:
+    require(walk.origin.solves(answer), f"{problem.id}: the answer {answer!r} is wrong")
     if thought:
-        walk.now.conclude(words)
+        walk.now.conclude(answer)
 
 
 def _clauses(thought: list[str]) -> list[list[str]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
 import inspect
 import random
 import re
@@ -25,7 +26,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from laconic.inference.engine import Branch, Capability, Engine, Prompt, Sampling, check_capabilities
 from laconic.inference.ledger import Ledger
+from laconic.inference.policies.following import Following
+from laconic.inference.policies.parameters import check_parameters
+from laconic.inference.retrieval.protocol import Retriever
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN
+from laconic.inference.vocabulary import Vocabulary
+from laconic.rewards.boxed import last_boxed
 from laconic.rewards.errors import LaunchError, RecipeError
 
 Finish: TypeAlias = Literal["stop", "length", "policy_stop", "abstained"]
@@ -33,8 +39,6 @@ Finish: TypeAlias = Literal["stop", "length", "policy_stop", "abstained"]
 Scorer: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]
 """A verifier, reward model or judge: the prompt and candidate texts in, one number per candidate out."""
 Equal: TypeAlias = Callable[[str, str], bool]
-
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -75,32 +79,83 @@ class Ask:
     """For policies that need a verifier, a process reward model or a judge."""
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """Further engines by name, for cascades, routers and drafts."""
+    vocabulary: Vocabulary | None = None
+    """What the model's tokens say; None where its tokenizer is not known."""
+    retriever: Retriever | None = None
+    """For policies that search."""
+    listener: Callable[[str], None] | None = None
+    """Gets the text of the returned completion as it comes, a piece at a time: what it got is always a beginning of
+    `Answer.text`. Policies that choose among several completions tell it little or nothing before they have chosen."""
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     """Closes what a policy leaves open."""
+    told: list[str] = field(default_factory=list)
+    """What the listener got so far."""
 
     @property
     def rng(self) -> random.Random:
         """Random numbers of this question: the same sequence whenever it is asked for."""
         return random.Random(self.seed)
 
-    def open(self, *, sample: int = 0, engine: Engine | None = None, sampling: Sampling | None = None) -> Branch:
+    def open(
+        self,
+        *,
+        sample: int = 0,
+        engine: Engine | None = None,
+        sampling: Sampling | None = None,
+        follow: bool = False,
+    ) -> Branch:
         """A branch at the end of the prompt, entered into the ledger, closed as discarded if nobody closes it.
 
         Args:
             sample: Branches of one question differ by it, reproducibly.
             engine: Instead of the question's own.
             sampling: Instead of the question's own.
+            follow: As `follow`, from the beginning.
         """
-        chosen = engine or self.engine
-        branch = chosen.open(
-            self.prompt, ledger=self.ledger, sampling=sampling or self.sampling, seed=self.seed * 1_000_003 + sample
+        branch = (engine or self.engine).open(
+            self.prompt,
+            ledger=self.ledger,
+            sampling=sampling or self.sampling,
+            seed=sample_seed(self.seed, sample),
         )
         self.stack.push_async_callback(branch.close, "discarded")
-        return branch
+        return self.follow(branch) if follow else branch
 
-    async def fork(self, branch: Branch) -> Branch:
-        """A fork that is closed as discarded if nobody closes it."""
-        fork = await branch.fork()
+    def follow(self, branch: Branch) -> Branch:
+        """This branch's text will be the answer's: the listener gets what there is of it, and what comes, as it comes.
+
+        Only for a branch whose text is returned whatever happens. Without a listener nothing changes.
+
+        Returns:
+            What to use instead of the branch from now on.
+        """
+        if self.listener is None:
+            return branch
+        self.tell(branch.text)
+        return Following(branch, self._hand_on)
+
+    def tell(self, text: str) -> None:
+        """The returned completion will begin with this text: the listener gets what is new in it."""
+        if self.listener is None:
+            return
+        before = "".join(self.told)
+        assert text.startswith(before), "the listener was told something else"
+        if len(text) > len(before):
+            self._hand_on(text[len(before) :])
+
+    def _hand_on(self, text: str) -> None:
+        assert self.listener is not None
+        self.told.append(text)
+        self.listener(text)
+
+    async def fork(self, branch: Branch, *, back: int = 0) -> Branch:
+        """A fork that is closed as discarded if nobody closes it.
+
+        Args:
+            branch: Of which.
+            back: As in `Branch.fork`.
+        """
+        fork = await branch.fork(back=back)
         self.stack.push_async_callback(fork.close, "discarded")
         return fork
 
@@ -117,6 +172,16 @@ class Ask:
     def find(self, answer: str, among: Sequence[str]) -> int | None:
         """The place of the first equal answer."""
         return next((place for place, other in enumerate(among) if self.equal(answer, other)), None)
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of one of a question's branches: sample 0 has the question's own, others a 63-bit hash of both.
+
+    So one plain completion says what the engine says with that seed, and neighbouring seeds share no samples.
+    """
+    if sample == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{sample}".encode(), digest_size=8).digest()) >> 1
 
 
 class Policy(Protocol):
@@ -151,14 +216,9 @@ class Registered:
         """The policy with its parameters.
 
         Raises:
-            RecipeError: an unknown parameter, with the nearest right one.
+            RecipeError: a parameter is unknown, missing, or not of its type or range.
         """
-        known = self.parameters
-        for key in parameters or {}:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                cure = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(known) or '(none)'}"
-                raise RecipeError(f"policy {self.name}: unknown parameter {key!r}", cure=cure)
+        check_parameters(self.name, self.policy, parameters or {})
         return self.policy(**(parameters or {}))
 
 
@@ -220,9 +280,8 @@ async def run_policy(chosen: Policy, ask: Ask) -> Answer:
 def read_answer(text: str) -> str | None:
     r"""The answer in a final text: the last ``\boxed{}`` if there is one, else the whole text.
 
-    >>> read_answer(r"so it is \boxed{12}."), read_answer(" 7 "), read_answer("  ")
-    ('12', '7', None)
+    >>> read_answer(r"so it is \boxed{\frac{1}{2}}."), read_answer(" 7 "), read_answer("  ")
+    ('\\frac{1}{2}', '7', None)
     """
-    boxed = _BOXED.findall(text)
-    found = (boxed[-1] if boxed else text).strip()
-    return found or None
+    boxed = last_boxed(text)
+    return (text if boxed is None else boxed).strip() or None

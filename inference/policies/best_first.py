@@ -44,18 +44,21 @@ class AStarDecoding:
 
     Known of the paper: f, h, expanding by k, and that it saves up to 3 times the tokens of best-of-N and particle
     filtering. Ours: g is the path's own generated tokens as a share of the budget of one completion, weighted by
-    `cost`; with 0 the search is greedy best-first. Ours too: all defaults, the limit on expansions, and that the best
-    unfinished path runs to its end when nothing finished by then. Scores are from 0 to 1.
+    `cost`; with 0 the search is greedy best-first. Ours too: all defaults, of equal f the path with the most steps, the
+    limit on expansions, and that the best path then runs to its end. Scores are from 0 to 1. A scorer that gives 1 to
+    every path that is right so far, as an exact verifier does, is searched with ``cost: 0``: otherwise the shortest of
+    all right paths is looked for, which expands nearly everything.
     """
 
     branching: int = 4
     """Candidates for the next step of the path that is expanded."""
     max_expansions: int = 40
-    """Then the best finished path is taken, or the best unfinished one runs to its end."""
+    """Then the best path is taken; if it is unfinished it runs to its end, and only if the budget cuts it there, the
+    best finished one is taken instead."""
     cost: float = 1.0
     """The weight of the tokens spent."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_expansions, separator=self.separator)
@@ -64,18 +67,18 @@ class AStarDecoding:
 
     async def run(self, ask: Ask) -> Answer:
         """Expand the best until the best is finished."""
-        queue: list[tuple[float, int, Path]] = [(0.0, 0, Path(ask.open()))]
+        queue: list[tuple[float, int, int, Path]] = [(0.0, 0, 0, Path(ask.open()))]
         order: list[float] = []
         generated = 0
-        while queue[0][2].finish is None and len(order) < self.max_expansions:
-            value, _, path = heapq.heappop(queue)
+        while queue[0][-1].finish is None and len(order) < self.max_expansions:
+            value, *_, path = heapq.heappop(queue)
             order.append(value)
             for child in await self._expand(ask, path):
                 generated += 1
-                # Equal values leave in the order in which they came.
-                heapq.heappush(queue, (self._value(ask, child), generated, child))
-        chosen = await self._choose(ask, [path for _, _, path in sorted(queue)])
-        others = [path for _, _, path in queue if path is not chosen]
+                # Of equal values the one with the most steps leaves first, of these the one that came first.
+                heapq.heappush(queue, (self._value(ask, child), -len(child.scores), generated, child))
+        chosen = await self._choose(ask, [path for *_, path in sorted(queue)])
+        others = [path for *_, path in queue if path is not chosen]
         return await settle(ask, chosen, others, {"expanded": order, "scores": list(chosen.scores)})
 
     def _value(self, ask: Ask, path: Path) -> float:
@@ -90,10 +93,12 @@ class AStarDecoding:
         return children
 
     async def _choose(self, ask: Ask, paths: list[Path]) -> Path:
-        """The best finished path of those that are left, best first; if there is none, the best one goes on."""
-        finished = next((path for path in paths if path.finish == "stop"), None)
-        if finished is not None:
-            return finished
-        await discard(paths[1:])
-        await paths[0].grow(ask, to_end=True)
-        return paths[0]
+        """The best of what is left, best first; if it is unfinished it goes on, as far as it can."""
+        best, *others = paths
+        finished = next((path for path in others if path.finish == "stop"), None)
+        if best.finish is None:
+            await discard(path for path in others if path.finish is None)
+            if finished is None:
+                best.branch = ask.follow(best.branch)
+            await best.grow(ask, to_end=True)
+        return finished if best.finish == "length" and finished is not None else best

@@ -48,7 +48,7 @@ class BestOfN:
 
     The rule is common practice, also in the paper named and in search-and-learn; the number of samples is ours. A
     completion that a token limit cut, or that holds no answer, is not scored and cannot win; if there is no other, the
-    first one is returned. Ties go to the completion, or the answer, that was drawn first.
+    first that ended by itself is returned, or else the first. Ties go to the completion, or the answer, drawn first.
 
     Deviations: search-and-learn reports no tokens for these completions; here all of them are counted. Its equality of
     answers is symbolic, here it is the question's own.
@@ -72,7 +72,7 @@ class BestOfN:
         drawn = await draw(ask, range(self.samples))
         voters = [candidate for candidate in drawn if candidate.votes]
         if not voters:
-            return await decide(ask, drawn, drawn[0], notes={"scores": []})
+            return await decide(ask, drawn, None, notes={"scores": []})
         scores = await score(ask, voters)
         place, confidence = self._choose(ask, voters, scores)
         confident = all(0.0 <= value <= 1.0 for value in scores)
@@ -146,5 +146,5 @@ class BestOfMiniN:
             for candidate in drawn:
                 await candidate.branch.close("voted" if candidate.votes else "discarded")
             return Answer("", None, "abstained", ask.ledger, confidence, notes)
-        winner = voters[best_of(scores)] if voters else drawn[0]
+        winner = voters[best_of(scores)] if voters else None
         return await decide(ask, drawn, winner, confidence=confidence, notes=notes)

@@ -121,7 +121,7 @@ class ThinkBudget:
 
     async def run(self, ask: Ask) -> Answer:
         """Think within the bounds, then answer."""
-        trace = _Trace(ask, ask.open())
+        trace = _Trace(ask, ask.open(follow=True))
         if (self.opens or self.maximum == 0) and not ask.opens_thinking:
             await trace.force(ask.think_open)
         how = await self._think(trace) or await self._answer(trace)

@@ -70,7 +70,7 @@ class Cascade:
         stages = [named_engine(ask, name) for name in self.engines]
         scores: list[float] = []
         for stage, engine in enumerate(stages):
-            branch = ask.open(sample=stage, engine=engine)
+            branch = ask.open(sample=stage, engine=engine, follow=stage == len(self.thresholds))
             finished = await finish(ask, branch, budget=ask.sampling.max_tokens)
             answer = answer_of(ask, branch.text) if finished else None
             if stage < len(self.thresholds):
@@ -117,7 +117,7 @@ class ConfidenceCascade:
             check_capabilities(engine, [needed], who="policy confidence_cascade")
         scores: list[float] = []
         for stage, engine in enumerate(stages):
-            branch = ask.open(sample=stage, engine=engine)
+            branch = ask.open(sample=stage, engine=engine, follow=stage == len(self.thresholds))
             top = 2 if self.method == "margin" else 0
             chunks = [c async for c in phases(ask, branch, budget=ask.sampling.max_tokens, top_logprobs=top)]
             finished = chunks[-1].ended
@@ -163,6 +163,7 @@ def mean_margin(tops: Sequence[Sequence[float]]) -> float:
 async def _accepted(
     ask: Ask, engines: Sequence[str], stage: int, branch: Branch, finished: bool, scores: Sequence[float]
 ) -> Answer:
+    ask.tell(branch.text)
     await branch.close("kept")
     seen = [score if math.isfinite(score) else None for score in scores]
     notes = {"stage": stage, "engine": engines[stage], "scores": seen}

@@ -110,7 +110,7 @@ class CotDecoding:
         candidates = [path.candidate for path in paths]
         voters = [path for path in paths if path.candidate.votes]
         if not voters:
-            return await decide(ask, candidates, candidates[0])
+            return await decide(ask, candidates, None)
         answers = answers_of([path.candidate for path in voters])
         sure = [path.confidence(answer) for path, answer in zip(voters, answers, strict=True)]
         place = choose_path(answers, sure, how=self.choose, equal=ask.equal)

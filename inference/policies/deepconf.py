@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, get_args
 
 from laconic.inference.engine import Capability
 from laconic.inference.policies.base import Answer, Ask, policy
+from laconic.inference.policies.candidates import Candidate, decide, race
 from laconic.inference.policies.group_confidence import (
     LowConfidence,
     Statistic,
@@ -19,7 +20,6 @@ from laconic.inference.policies.group_confidence import (
     trace_confidence,
 )
 from laconic.inference.policies.plain import phases
-from laconic.inference.policies.samples import Sample, conclude, race
 from laconic.inference.policies.voting import weighted_majority
 from laconic.rewards.errors import RecipeError
 
@@ -70,7 +70,7 @@ class DeepconfOffline:
         traces = [_Trace(ask.open(sample=number)) for number in range(self.samples)]
         weigh = partial(trace_confidence, statistic=self.statistic, window=self.window)
         await race([_generate(ask, trace, top_k=self.top_k, weigh=weigh) for trace in traces])
-        answered = [place for place, trace in enumerate(traces) if trace.answer is not None]
+        answered = [place for place, trace in enumerate(traces) if trace.votes]
         confident = most_confident([traces[place].weight for place in answered], keep=self.keep)
         return await _vote(ask, traces, [answered[place] for place in confident], {})
 
@@ -155,38 +155,36 @@ class DeepconfOnline:
 
 
 @dataclass(eq=False)
-class _Trace(Sample):
+class _Trace(Candidate):
     confidences: list[float] = field(default_factory=list)
     weight: float = 0.0
-    answer: str | None = None
     below: bool = False
     """It fell below the bar."""
 
     @property
     def votes(self) -> bool:
-        return not self.below and self.answer is not None
+        return super().votes and not self.below
 
 
 async def _generate(ask: Ask, trace: _Trace, *, top_k: int, weigh: Weigh, watch: LowConfidence | None = None) -> None:
     async for chunk in phases(ask, trace.branch, budget=ask.sampling.max_tokens, hook=watch, top_logprobs=top_k):
         trace.confidences += token_confidences(chunk.tokens, top_k=top_k)
-        trace.finished = chunk.ended
+        trace.end(ask, finished=chunk.ended)
         if watch is not None and watch.catch_up(trace.confidences):
             trace.below, trace.finished = True, False
             await trace.branch.close("discarded")
             break
-    trace.weight, trace.answer = weigh(trace.confidences), trace.vote(ask)
+    trace.weight = weigh(trace.confidences)
 
 
 async def _vote(ask: Ask, traces: Sequence[_Trace], voters: Sequence[int], notes: dict[str, object]) -> Answer:
     answers, weights = [traces[place].answer for place in voters], [traces[place].weight for place in voters]
     winners, share = weighted_majority(answers, weights, equal=ask.equal)
-    kept = max((voters[place] for place in winners), key=lambda place: traces[place].weight, default=None)
-    return await conclude(
+    return await decide(
         ask,
         traces,
-        kept=kept,
-        voters=voters,
+        max((traces[voters[place]] for place in winners), key=lambda trace: trace.weight, default=None),
+        voters=[traces[place] for place in voters],
         confidence=share if voters else None,
         notes={"answers": answers, "voters": list(voters), "confidences": [trace.weight for trace in traces], **notes},
     )

@@ -37,7 +37,7 @@ class DraftTarget:
     max_steps: int = 100
     """Steps at most."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)
@@ -61,25 +61,25 @@ class DraftTarget:
             await discard([draft if accepted else trial])
             if accepted:
                 draft = replace(trial, scores=(*draft.scores, score))
+                ask.tell(draft.text)
                 continue
-            await self._rewrite(ask, draft, target)
+            counts[1] += await self._rewrite(ask, draft, target)
             draft.scores = (*draft.scores, score)
-            counts[1] += len(target.tokens)
         if draft.finish is None:
-            await self._rewrite(ask, draft, target, to_end=True)
-            counts[1] += len(target.tokens)
+            counts[1] += await self._rewrite(ask, draft, target, to_end=True)
         await target.branch.close("kept")
         notes = {"tokens": dict(zip(("accepted", "target", "discarded"), counts, strict=True))}
         return await settle(ask, draft, notes={**notes, "writers": writers, "scores": list(draft.scores)})
 
-    async def _rewrite(self, ask: Ask, draft: Path, target: Path, *, to_end: bool = False) -> None:
-        """The target goes on from where the draft is, and the draft follows."""
+    async def _rewrite(self, ask: Ask, draft: Path, target: Path, *, to_end: bool = False) -> int:
+        """The target goes on from where the draft is, and the draft follows; how many tokens it generated."""
         missing = draft.text[len(target.text) :]
         if missing:
             await target.branch.extend(missing)
-        target.spent = draft.spent
-        await target.grow(ask, separator=self.separator, to_end=to_end)
+        heard = replace(target, branch=ask.follow(target.branch), spent=draft.spent)
+        await heard.grow(ask, separator=self.separator, to_end=to_end)
         ask.ledger.barrier()
-        if target.step:
-            await draft.branch.extend(target.step)
-        draft.spent, draft.finish = target.spent, target.finish
+        if heard.step:
+            await draft.branch.extend(heard.step)
+        draft.spent, draft.finish = heard.spent, heard.finish
+        return len(heard.tokens)

@@ -78,7 +78,7 @@ class HintMarginalisation:
         answers: list[str] = []
         first = [_number(ask, each, answers) for each in drawn if each.votes]
         if not first:
-            return await decide(ask, drawn, drawn[0])
+            return await decide(ask, drawn, None)
         p = [first.count(number) / len(first) for number in range(len(answers))]
         history = [p]
         for number in range(self.rounds):

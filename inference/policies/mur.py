@@ -62,7 +62,7 @@ class Mur:
     max_steps: int = 40
     """Steps at most."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)
@@ -83,6 +83,8 @@ class Mur:
             if scaled[-1]:
                 path = await self._best(ask, path, before)
             await discard([before])
+            ask.tell(path.text)
+        path.branch = ask.follow(path.branch)
         await path.grow(ask, to_end=True)
         return await settle(ask, path, notes={"scaled": scaled, "momentum": momentum.value})
 

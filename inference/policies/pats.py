@@ -76,7 +76,7 @@ class Pats:
     max_steps: int = 35
     """Draws, the rejected ones included."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)
@@ -100,7 +100,9 @@ class Pats:
             taken, mode, rejected = modes.judge(best.scores[-1], mode, rejected)
             await discard([path if taken else best])
             path = best if taken else path
+            ask.tell(path.text)
             said |= {best.step} if taken else set()
+        path.branch = ask.follow(path.branch)
         await path.grow(ask, to_end=True)
         return await settle(ask, path, notes={"modes": visited, "scores": list(path.scores)})
 

@@ -126,7 +126,7 @@ class PhiDecoding:
     foresight_tokens: int = 1024
     """Generated tokens of one look ahead at most."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

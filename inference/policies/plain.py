@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from laconic.inference.engine import Branch, Chunk, Hook
@@ -19,28 +19,35 @@ class Plain:
 
     async def run(self, ask: Ask) -> Answer:
         """Generate to the end."""
-        branch = ask.open()
+        branch = ask.open(follow=True)
         finished = await finish(ask, branch, budget=ask.sampling.max_tokens)
         await branch.close("kept")
         return Answer(branch.text, answer_of(ask, branch.text), "stop" if finished else "length", ask.ledger)
 
 
-async def finish(ask: Ask, branch: Branch, *, budget: int) -> bool:
+async def finish(ask: Ask, branch: Branch, *, budget: int, bias: Mapping[int, float] | None = None) -> bool:
     """Let the model go on to its end, thinking and answer accounted apart; False if the budget cut it.
 
     Args:
         ask: The question.
         branch: Where it goes on; its thinking may be closed already.
         budget: Generated tokens at most.
+        bias: Added to logits until the thinking is closed.
     """
     ended = False
-    async for chunk in phases(ask, branch, budget=budget):
+    async for chunk in phases(ask, branch, budget=budget, bias=bias):
         ended = chunk.ended
     return ended
 
 
 async def phases(
-    ask: Ask, branch: Branch, *, budget: int, hook: Hook | None = None, top_logprobs: int = 0
+    ask: Ask,
+    branch: Branch,
+    *,
+    budget: int,
+    hook: Hook | None = None,
+    top_logprobs: int = 0,
+    bias: Mapping[int, float] | None = None,
 ) -> AsyncIterator[Chunk]:
     """As `finish`, one chunk after the other: the thinking with its closing tag, then the answer.
 
@@ -50,11 +57,12 @@ async def phases(
         budget: Generated tokens at most.
         hook: May end it; there is no answer after thinking that it ended.
         top_logprobs: How many of the most likely tokens to report at each place.
+        bias: Added to logits until the thinking is closed.
     """
     left = budget
     if ask.think_close not in branch.text:
         thinking = await branch.generate(
-            max_tokens=left, stop=[ask.think_close], keep_stop=True, hook=hook, top_logprobs=top_logprobs
+            max_tokens=left, stop=[ask.think_close], keep_stop=True, hook=hook, top_logprobs=top_logprobs, bias=bias
         )
         left -= len(thinking.tokens)
         if thinking.reason != "stop":

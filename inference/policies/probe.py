@@ -61,6 +61,7 @@ class Probe:
         """For notes."""
         return {
             "place": self.place,
+            "answer": self.answer,
             "answers": [guess.answer for guess in self.guesses],
             "texts": [guess.text for guess in self.guesses],
             "tokens": sum(guess.generated for guess in self.guesses),

@@ -133,7 +133,7 @@ class _Loop:
 
     def __init__(self, ask: Ask, rule: Probing, decide: Rule) -> None:
         self.ask, self.rule, self.decide = ask, rule, decide
-        self.branch = ask.open()
+        self.branch = ask.open(follow=True)
         self.left = ask.sampling.max_tokens
         self.probes: list[Probe] = []
         self.signals: list[float | None] = []
@@ -216,7 +216,11 @@ class _Loop:
 
     async def conclude(self) -> Finish:
         """After the verdict: the answer."""
-        guess = self.probes[-1].guess
+        # Where a rule repeats the signal of an earlier checkpoint, that checkpoint's answer is meant.
+        spoke = (
+            probe for probe, signal in zip(self.probes[::-1], self.signals[::-1], strict=True) if signal is not None
+        )
+        guess = next(spoke, self.probes[-1]).guess
         by_probe = self.rule.answer_by == "probe" and guess.answer is not None
         self.forced = self.rule.transition + self.ask.think_close + (self.rule.suffix + guess.said) * by_probe
         await self.branch.extend(self.forced)

@@ -138,12 +138,16 @@ class RiskControlledStop:
         assert isinstance(chosen, Probing)
         return chosen
 
+    def smoothed(self, signals: Sequence[float | None]) -> list[float | None]:
+        """What is compared with the threshold at every checkpoint; None before the first signal."""
+        known = [value for value in _repeated(signals) if value is not None]
+        return [None] * (len(signals) - len(known)) + ema(known, self.alpha)
+
     def verdict(self, signals: Sequence[float | None], places: Sequence[int]) -> Verdict:
         """The rule, from all signals so far and the tokens before each."""
-        known = [value for value in _repeated(signals) if value is not None]
-        if not known:
+        smooth = self.smoothed(signals)[-1]
+        if smooth is None:
             return "go on"
-        smooth = ema(known, self.alpha)[-1]
         if smooth >= self.threshold:
             return "stop"
         if self.slope is None:

@@ -218,7 +218,7 @@ async def _answered(
     ask: Ask, notes: Mapping[str, Any], *, engine: Engine | None = None, forced: str = "", own_budget: bool = False
 ) -> Answer:
     """One completion of the chosen engine, in the chosen way."""
-    branch = ask.open(engine=engine)
+    branch = ask.open(engine=engine, follow=True)
     if forced:
         await branch.extend(forced)
     finished = await finish(ask, branch, budget=ask.sampling.max_tokens)

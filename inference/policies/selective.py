@@ -87,7 +87,8 @@ class Selective:
             RecipeError: the inner policy answered without a confidence.
         """
         nested.check(self.policy, ask, outer="selective")
-        answer = await nested.build(self.policy, self.parameters).run(ask)
+        # Nobody hears what may yet be withheld.
+        answer = await nested.build(self.policy, self.parameters).run(replace(ask, listener=None))
         if answer.finish == "abstained":
             return answer
         if answer.answer is None or (answer.confidence is None and answer.finish == "length"):

@@ -115,7 +115,7 @@ class SelfEvalBeam:
     max_steps: int = 16
     """Steps at most."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
 
     def __post_init__(self) -> None:
         check_steps(max_steps=self.max_steps, separator=self.separator)

@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 from laconic.inference.engine import Capability, Engine, Token, check_capabilities
 from laconic.inference.policies.base import Answer, Ask, policy
+from laconic.inference.policies.candidates import Candidate, Same, agreeing, decide, race
 from laconic.inference.policies.plain import finish, phases
-from laconic.inference.policies.samples import Sample, conclude, race
-from laconic.inference.policies.voting import Same, agreeing
 from laconic.rewards.errors import RecipeError
 
 Compare: TypeAlias = Literal["auto", "time", "length"]
@@ -27,9 +26,9 @@ class ShortMK:
     shortest thinking among the winner's. `m=1` is the answer of the shortest thinking, `m=k` is a majority of k. What
     cancelled traces generated is counted, as discarded.
 
-    When an engine decodes fewer than k traces at once, those that it began with would be the first to finish. Lengths
-    are compared then: a trace is ended once it has thought for as long as the m-th shortest thinking known so far, and
-    the m shortest answer. Where all decode in step, that is the same rule.
+    Which trace is the first to finish is a matter of what else the engine decodes, unless all k decode in step. So
+    lengths are compared where that is possible: a trace is ended once it has thought for as long as the m-th shortest
+    thinking known so far, and the m shortest answer. In step, that is the same rule.
 
     Source: abstract and figure (no code was found). The rule is the paper's; comparing lengths is ours, and so are the
     defaults (it reports m of 1 and 3). An answer without thinking counts as thinking up to its end (ours); a trace
@@ -38,8 +37,7 @@ class ShortMK:
     Args:
         k: Traces that start.
         m: Traces that answer.
-        compare: ``time``, ``length``, or ``auto``: lengths if the engine says that it has fewer `slots` than k, else
-            time. Lengths need an engine with token hooks.
+        compare: ``time``, ``length``, or ``auto``: lengths if the engine has token hooks, which they need, else time.
     """
 
     k: int = 5
@@ -53,19 +51,20 @@ class ShortMK:
 
     async def run(self, ask: Ask) -> Answer:
         """Think k times, answer m times, vote."""
-        by_length = _compares_lengths(self.compare, ask.engine, self.k, who="short_mk")
+        by_length = _compares_lengths(self.compare, ask.engine, who="short_mk")
         field_ = _Field(ask, self.k, self.m, by_length)
         first = await field_.run(_think)
+        if self.m == 1 and first:  # it is decided; only the answer is to come
+            first[0].branch = ask.follow(first[0].branch)
         await race([_answer(ask, runner) for runner in first])
-        answers = [runner.vote(ask) for runner in first]
+        answers = [runner.vote for runner in first]
         lengths = [runner.length for runner in first]
         winners = short_majority(lengths, answers, equal=ask.equal)
-        voters = [field_.runners.index(first[place]) for place, answer in enumerate(answers) if answer is not None]
-        kept = first[winners[0]] if winners else next(iter(first), None)
-        return await conclude(
+        voters = [runner for runner in first if runner.votes]
+        return await decide(
             ask,
             field_.runners,
-            kept=None if kept is None else field_.runners.index(kept),
+            first[winners[0]] if winners else next(iter(first), None),
             voters=voters,
             confidence=len(winners) / len(voters) if voters else None,
             notes={"answers": answers, "lengths": lengths, "compared": "length" if by_length else "time"},
@@ -80,13 +79,12 @@ class FirstFinish:
     Unlike short-1@k it waits for the answer too, so a short thinking with a long answer can lose. What cancelled
     completions generated is counted, as discarded.
 
-    Source: abstract. The rule is the paper's; the default of k, and comparing lengths on engines that decode fewer than
-    k at once (see `ShortMK`), are ours. A completion that the token limit cut does not count as complete (ours).
+    Source: abstract. The rule is the paper's; the default of k, and comparing lengths (see `ShortMK`), are ours. A
+    completion that the token limit cut does not count as complete (ours).
 
     Args:
         k: Completions that start.
-        compare: ``time``, ``length``, or ``auto``: lengths if the engine says that it has fewer `slots` than k, else
-            time. Lengths need an engine with token hooks.
+        compare: ``time``, ``length``, or ``auto``: lengths if the engine has token hooks, which they need, else time.
     """
 
     k: int = 4
@@ -99,12 +97,15 @@ class FirstFinish:
 
     async def run(self, ask: Ask) -> Answer:
         """Complete k times, until one is done."""
-        by_length = _compares_lengths(self.compare, ask.engine, self.k, who="first_finish")
+        by_length = _compares_lengths(self.compare, ask.engine, who="first_finish")
         field_ = _Field(ask, self.k, 1, by_length)
         first = await field_.run(_complete)
-        kept = field_.runners.index(first[0]) if first else None
-        notes = {"winner": kept, "compared": "length" if by_length else "time"}
-        return await conclude(ask, field_.runners, kept=kept, voters=(), confidence=None, notes=notes)
+        if first:
+            ask.tell(first[0].branch.text)
+        winner = first[0] if first else None
+        place = field_.runners.index(winner) if winner else None
+        notes = {"winner": place, "compared": "length" if by_length else "time"}
+        return await decide(ask, field_.runners, winner, voters=(), notes=notes)
 
 
 def shortest(lengths: Sequence[int], m: int) -> list[int]:
@@ -151,7 +152,7 @@ def short_m_at_k(lengths: Sequence[int], answers: Sequence[Any], m: int, *, equa
 
 
 @dataclass(eq=False)
-class _Runner(Sample):
+class _Runner(Candidate):
     length: int = 0
     """Tokens so far, of thinking or of everything: whatever is compared."""
     arrived: bool = False
@@ -207,13 +208,13 @@ async def _think(field_: _Field, runner: _Runner) -> None:
     async with aclosing(parts):
         thinking = await anext(parts)
     runner.length = len(thinking.tokens)
-    runner.finished = thinking.ended
-    runner.arrived = thinking.reason == "stop" or runner.vote(field_.ask) is not None
+    runner.end(field_.ask, finished=thinking.ended)
+    runner.arrived = thinking.reason == "stop" or runner.votes
 
 
 async def _answer(ask: Ask, runner: _Runner) -> None:
     if not runner.finished:
-        runner.finished = await finish(ask, runner.branch, budget=ask.sampling.max_tokens - runner.length)
+        runner.end(ask, finished=await finish(ask, runner.branch, budget=ask.sampling.max_tokens - runner.length))
 
 
 async def _complete(field_: _Field, runner: _Runner) -> None:
@@ -232,9 +233,7 @@ def _check_compare(who: str, compare: str) -> None:
         raise RecipeError(f"{who}: compare={compare!r}", cure="choose auto, time or length")
 
 
-def _compares_lengths(compare: Compare, engine: Engine, k: int, *, who: str) -> bool:
-    slots = engine.slots
-    by_length = compare == "length" or (compare == "auto" and slots is not None and slots < k)
-    if by_length:
+def _compares_lengths(compare: Compare, engine: Engine, *, who: str) -> bool:
+    if compare == "length":
         check_capabilities(engine, (Capability.TOKEN_HOOK,), who=f"policy {who}, comparing lengths,")
-    return by_length
+    return compare == "length" or (compare == "auto" and Capability.TOKEN_HOOK in engine.capabilities)

@@ -42,7 +42,7 @@ class StepSearch:
     max_steps: int = 40
     """Levels; at the last one paths run to their end."""
     separator: str = SEPARATOR
-    """Ends a step."""
+    """Ends a step: what the model writes between steps, such as ";" after this project's own teachers."""
     aggregation: Aggregation = "last"
     """What a path's score is: of the scores of its steps the last, the smallest, or the product."""
     lookahead: int = 0

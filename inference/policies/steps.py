@@ -6,7 +6,6 @@ two are accounted apart. The budget of one path is that of one completion; each 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 
 from laconic.inference.engine import Branch, Capability, Sampling, Token
 from laconic.inference.ledger import Role
+from laconic.inference.policies import candidates
 from laconic.inference.policies.base import Answer, Ask
 from laconic.inference.policies.plain import answer_of
 from laconic.rewards.errors import LaunchError, RecipeError
@@ -164,13 +164,7 @@ async def score_paths(ask: Ask, paths: Sequence[Path], *, bounded: bool = False)
 
 async def together(ask: Ask, jobs: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Run all at once and wait for all; if one fails the others are cancelled, and what they generated is counted."""
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    try:
-        results = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    results = await candidates.together(jobs)
     ask.ledger.barrier()
     return results
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 from laconic.inference.policies.base import Answer, Ask, policy
-from laconic.inference.policies.samples import Sample, conclude, draw
+from laconic.inference.policies.candidates import Candidate, Same, agreeing, decide, draw
 from laconic.rewards.errors import RecipeError
 
 T = TypeVar("T")
-Same: TypeAlias = Callable[[Any, Any], bool]
 
 
 @policy(paper="arXiv:2203.11171, arXiv:2305.11860, arXiv:2401.10480")
@@ -66,19 +65,19 @@ class SelfConsistency:
 
     async def run(self, ask: Ask) -> Answer:
         """Draw rounds of samples until the rule is content, and vote."""
-        drawn: list[Sample] = []
+        drawn: list[Candidate] = []
         answers: list[str | None] = []
         while len(drawn) < self.samples and not self._enough(ask, answers):
             round_ = await draw(ask, range(len(drawn), min(len(drawn) + self._round, self.samples)))
             drawn += round_
-            answers += [sample.vote(ask) for sample in round_]
+            answers += [candidate.vote for candidate in round_]
         voters = self._voters(ask, answers)
         winners = majority([answers[place] for place in voters], equal=ask.equal)
-        return await conclude(
+        return await decide(
             ask,
             drawn,
-            kept=voters[winners[0]] if winners else None,
-            voters=voters,
+            drawn[voters[winners[0]]] if winners else None,
+            voters=[drawn[place] for place in voters],
             confidence=len(winners) / len(voters) if voters else None,
             notes={"answers": answers, "voters": voters},
         )
@@ -95,24 +94,6 @@ class SelfConsistency:
     def _voters(self, ask: Ask, answers: Sequence[str | None]) -> list[int]:
         decided = unanimous_window(answers, window=self.window, equal=ask.equal) if self.stopping == "window" else None
         return [place for place in decided or range(len(answers)) if answers[place] is not None]
-
-
-def agreeing(answers: Sequence[T | None], *, equal: Same = operator.eq) -> list[list[int]]:
-    """Places of the same answers together, in the order in which the answers were first seen; None belongs nowhere.
-
-    >>> agreeing(["7", None, "8", "7"])
-    [[0, 3], [2]]
-    """
-    groups: list[list[int]] = []
-    for place, answer in enumerate(answers):
-        if answer is None:
-            continue
-        group = next((group for group in groups if equal(answers[group[0]], answer)), None)
-        if group is None:
-            groups.append([place])
-        else:
-            group.append(place)
-    return groups
 
 
 def majority(answers: Sequence[T | None], *, equal: Same = operator.eq) -> list[int]:

@@ -22,10 +22,13 @@ from laconic.inference.policies.allocation import (
     quantile_edges,
     saturation_point,
 )
+from laconic.inference.policies.base import sample_seed
 from laconic.rewards.errors import LaunchError, RecipeError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inference.json").read_text())
 PROBES = 500_000
+SAMPLE = {sample_seed(0, number): number for number in (*range(10), *range(PROBES, PROBES + 10))}
+"""Seeds of a question with seed 0, by the number of the sample."""
 TABLE = ({"policy": "plain"}, {"policy": "best_of_n", "parameters": {"samples": 2}})
 
 
@@ -39,8 +42,8 @@ def play(policy, said, *, with_scorer=True, max_tokens=10):
 
     def script(context):
         if not context.text:
-            starts.append((context.seed, context.role))
-        return [f" {word}" for word in said(context.seed).split()[len(context.text.split()) :]]
+            starts.append((SAMPLE[context.seed], context.role))
+        return [f" {word}" for word in said(SAMPLE[context.seed]).split()[len(context.text.split()) :]]
 
     engine = ScriptedEngine(script)
     ask = Ask(engine, "q", Ledger(), sampling=Sampling(max_tokens=max_tokens), scorer=scorer if with_scorer else None)

@@ -9,6 +9,7 @@ from laconic.inference.engine import Sampling
 from laconic.inference.engines.scripted import ScriptedEngine
 from laconic.inference.ledger import Ledger
 from laconic.inference.policies import Ask, run_policy
+from laconic.inference.policies.base import sample_seed
 from laconic.inference.policies.best_of import BestOfMiniN, BestOfN, acceptable, weighted_vote
 from laconic.inference.policies.candidates import tally, together
 from laconic.inference.policies.plain import Plain
@@ -17,6 +18,8 @@ from laconic.rewards.errors import LaunchError, RecipeError
 
 # By sample number: thinking 3, 4, 5 tokens with its tags, then the answer and the end; the last never closes.
 TRACES = ["<think> a </think> 7", "<think> a b </think> 8", "<think> a b c </think> 8", "<think> " + "z " * 40]
+SAMPLE = {sample_seed(0, number): number for number in range(100)}
+"""Seeds of a question with seed 0, by the number of the sample."""
 SCORES = {TRACES[0]: 0.9, TRACES[1]: 0.5, TRACES[2]: 0.6}
 
 
@@ -36,8 +39,8 @@ def play(policy, traces=TRACES, scorer=None, max_tokens=8, **ask):
 
     def script(context):
         if not context.text:
-            starts.append(context.seed)
-        return [f" {word}" for word in traces[context.seed].split()[len(context.text.split()) :]]
+            starts.append(SAMPLE[context.seed])
+        return [f" {word}" for word in traces[SAMPLE[context.seed]].split()[len(context.text.split()) :]]
 
     engine = ScriptedEngine(script)
     question = Ask(engine, "q", Ledger(), sampling=Sampling(max_tokens=max_tokens), scorer=scorer, **ask)

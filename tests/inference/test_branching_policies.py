@@ -13,6 +13,7 @@ from laconic.inference.engine import Capability, Sampling, Token
 from laconic.inference.engines.scripted import EOS, ScriptedBranch, ScriptedEngine
 from laconic.inference.ledger import Account, Ledger
 from laconic.inference.policies import Ask, run_policy
+from laconic.inference.policies.base import sample_seed
 from laconic.inference.policies.cot_decoding import (
     BAN,
     CotDecoding,
@@ -26,6 +27,8 @@ from laconic.inference.policies.hints import HintMarginalisation, hinted, margin
 from laconic.rewards.errors import LaunchError, RecipeError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inference.json").read_text())
+SAMPLE = {sample_seed(0, number): number for number in range(100)}
+"""Seeds of a question with seed 0, by the number of the sample."""
 
 
 def words(text, skip=0):
@@ -203,25 +206,48 @@ def uncertain_at(*places, tails):
     return script
 
 
-TAILS = ["<think> a b </think> 7", "<think> a c d </think> 8", "<think> a c e </think> 8"]
+TAILS = ["<think> a b </think> 7", "<think> x d e </think> 8", "<think> x d f </think> 8"]
 
 
-def test_eager_shares_what_comes_before_the_fork():
+def test_eager_shares_what_comes_before_the_uncertain_token():
     answer, engine = play(Eager(sequences=2, threshold=2.0), uncertain_at(1, 2, tails=TAILS))
     assert answer.notes == {"sequences": 2, "forked_at": [3.0], "answers": ["7", "8"]}
     assert (answer.answer, answer.confidence, answer.finish) == ("7", 0.5, "stop")
-    # Shared: <think> a. Then b </think> 7 end, and c d </think> 8 end.
-    assert table(answer) == {"think": (4, 3, 0), "answer": (2, 2, 0)}
-    assert engine.emitted == 11
-    assert answer.ledger.critical_path == 7
+    # Shared: <think>. Then a b </think> 7 end, and x d e </think> 8 end: the second one drew its own token there.
+    assert table(answer) == {"think": (4, 4, 0), "answer": (2, 2, 0)}
+    assert engine.emitted == 12
+    # The second sequence began after the first one's <think> a.
+    assert answer.ledger.critical_path == 8
 
 
 def test_eager_forks_of_forks_vote():
     script = uncertain_at(1, 2, tails=[TAILS[0], TAILS[1], TAILS[2], TAILS[2]])
     answer, _ = play(Eager(sequences=3, threshold=2.0), script)
-    # In one tick both sequences are uncertain, and there is room for one more: the first one takes it.
+    # The token that the fork draws anew is as uncertain, and forks nothing; of the first one's b and the second one's
+    # d, which are uncertain too, b comes first.
     assert answer.notes == {"sequences": 3, "forked_at": [3.0, 3.0], "answers": ["7", "8", "8"]}
     assert (answer.answer, answer.confidence) == ("8", pytest.approx(2 / 3))
+
+
+def test_eager_forks_a_fork_after_its_first_token():
+    tails = ["<think> a </think> 7", "<think> x d e g </think> 8", "<think> x d e h </think> 9"]
+    answer, _ = play(Eager(sequences=3, threshold=2.0), uncertain_at(1, 4, tails=tails))
+    assert answer.notes["answers"] == ["7", "8", "9"]
+    # <think>, then a, x d e, g and h with their closing tags.
+    assert answer.ledger.tokens("think") == 1 + 2 + 3 + 2 + 2
+
+
+def test_eager_gives_what_a_question_did_not_use_to_one_that_reached_the_most():
+    everywhere = uncertain_at(*range(1, 9), tails=["<think> a b c d e f </think> 7"] * 30)
+    calm = uncertain_at(tails=["<think> a </think> 7"] * 30)
+    shared, alone = Eager(sequences=3, share=True), Eager(sequences=3)
+    assert play(shared, calm)[0].notes["sequences"] == 1
+    # 3 of its own and the 2 that are left over; once these are used there are no more.
+    assert play(shared, everywhere)[0].notes["sequences"] == 5
+    assert play(shared, everywhere)[0].notes["sequences"] == 3
+    assert play(alone, calm)[0].notes["sequences"] == 1
+    assert play(alone, everywhere)[0].notes["sequences"] == 3
+    assert play(Eager(sequences=3, share=True), everywhere)[0].notes["sequences"] == 3
 
 
 def test_eager_at_the_threshold_is_one_sequence():
@@ -237,14 +263,14 @@ def test_eager_does_not_fork_at_the_last_token_of_the_budget():
     answer, _ = play(Eager(sequences=8), uncertain_at(2, tails=TAILS), max_tokens=4)
     assert answer.notes["sequences"] == 2
     # The budget of a sequence holds what it shares.
-    assert answer.ledger.generated == 5
+    assert answer.ledger.generated == 6
 
 
 def test_eager_forks_in_answers_without_thinking():
     script = uncertain_at(0, tails=["x 7", "x 8"])
     answer, _ = play(Eager(sequences=2), script, extract=lambda text: text.split()[-1])
     assert answer.notes["answers"] == ["7", "8"]
-    assert table(answer) == {"answer": (3, 2, 0)}
+    assert table(answer) == {"answer": (3, 3, 0)}
 
 
 def test_eager_needs_entropies_and_a_temperature():
@@ -256,6 +282,33 @@ def test_eager_needs_entropies_and_a_temperature():
         asyncio.run(run_policy(Eager(), ask))
     with pytest.raises(RecipeError):
         Eager(sequences=0)
+
+
+def test_eager_draws_another_token_at_the_uncertain_place_if_told_to(on_tiny_model):
+    async def work(engine):
+        pairs = []
+        for policy in (Eager(sequences=2, threshold=0.5), Eager(sequences=2, threshold=0.5, differ=True)):
+            for seed in range(8):
+                # Nearly greedy: both sequences would say the same.
+                ask = Ask(engine, "3 + 4 =", Ledger(), sampling=Sampling(temperature=0.01, max_tokens=8), seed=seed)
+                opened = []
+                ask.fork = recorded(ask.fork, opened)
+                answer = await run_policy(policy, ask)
+                (branch, fork, shared) = opened[0]
+                pairs.append((branch.strand.ids[shared], fork.strand.ids[shared], answer.ledger.generated))
+        return pairs[:8], pairs[8:]
+
+    def recorded(fork, opened):
+        async def make(branch, *, back):
+            made = await fork(branch, back=back)
+            opened.append((branch, made, len(made.strand.ids)))
+            return made
+
+        return make
+
+    free, differing = on_tiny_model(work)
+    assert all(one == other for one, other, _ in free)
+    assert all(one != other for one, other, _ in differing)
 
 
 # --- hint marginalisation
@@ -276,11 +329,11 @@ def test_hints_go_to_the_end_of_the_last_message():
 
 def hint_script(starts):
     def script(context):
-        starts.append((context.prompt, context.seed))
+        starts.append((context.prompt, SAMPLE[context.seed]))
         if context.prompt == "q":
-            return [[" 7"], [" 7"], [" 8"], [" 8"]][context.seed]
+            return [[" 7"], [" 7"], [" 8"], [" 8"]][SAMPLE[context.seed]]
         if context.prompt == hinted("q", "7"):
-            return [[" 7"], [" 8"]][context.seed % 2]
+            return [[" 7"], [" 8"]][SAMPLE[context.seed] % 2]
         return [" 8"]
 
     return script

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.inference.engine import Capability, Sampling
@@ -218,6 +218,7 @@ scripts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(scripts, st.integers(1, 24), st.booleans())
 def test_without_a_bound_it_is_plain(tokens, budget, opens):
     def script(context):
@@ -234,6 +235,7 @@ def test_without_a_bound_it_is_plain(tokens, budget, opens):
         assert other.ledger.forced == 0
 
 
+@settings(deadline=None)
 @given(scripts, st.integers(1, 30), st.integers(0, 8), st.integers(0, 8), st.integers(0, 3), st.booleans())
 def test_budgets_hold_and_nothing_is_lost(tokens, budget, minimum, more, ignored, opens):
     engine = ScriptedEngine(lambda context: tokens[sum(context.generated.values()) :])

@@ -2,12 +2,17 @@
 
 import ast
 import asyncio
+import doctest
+import importlib
 import inspect
+import pkgutil
 import textwrap
 from itertools import pairwise
 
 import pytest
 
+import laconic.inference
+import laconic.inference.policies
 from laconic.inference.engine import Capability
 from laconic.inference.engines.scripted import ScriptedEngine
 from laconic.inference.ledger import Ledger
@@ -37,6 +42,18 @@ def has_text_below(owner, key):
         for field, after in pairwise(body)
         if isinstance(field, ast.AnnAssign) and field.target.id == key
     )
+
+
+MODULES = [
+    info.name
+    for package in (laconic.inference, laconic.inference.policies)
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 def test_unknown_names_are_refused_with_the_nearest():

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.inference.engine import Capability, Chunk, Sampling, Token
@@ -267,6 +267,7 @@ def test_think_or_not(entry):
         assert entropy_stop(shares, ratio) is expected[f"stop_at_ratio_{ratio}"]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 30))
 def test_uniform_is_as_unsure_as_can_be_only_when_normalised(count):
     assert normalised_entropy([1 / count] * count) == pytest.approx(1)
@@ -323,6 +324,7 @@ def test_ema():
     assert ema([]) == []
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(0.001, 10), st.floats(-1e3, 1e3))
 def test_lower_threshold_is_a_scaled_sigmoid(distance, slope, shift):
     bar = lower_threshold(shift + distance, slope=slope, shift=shift, upper=0.9, lower=0.1)
@@ -503,6 +505,7 @@ policies = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     scripts, policies, st.integers(1, 24), st.none() | st.integers(1, 4), st.booleans(), st.booleans(), st.booleans()
 )

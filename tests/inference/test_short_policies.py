@@ -2,17 +2,18 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.inference.engine import Capability, Sampling
 from laconic.inference.engines.scripted import EOS, ScriptedEngine
 from laconic.inference.ledger import Ledger
 from laconic.inference.policies import Ask, run_policy
-from laconic.inference.policies.base import find
+from laconic.inference.policies.base import find, sample_seed
 from laconic.inference.policies.short import (
     FirstFinish,
     ShortMK,
@@ -25,6 +26,8 @@ from laconic.inference.policies.voting import SelfConsistency
 from laconic.rewards.errors import LaunchError, RecipeError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inference.json").read_text())
+SAMPLE = {sample_seed(0, number): number for number in range(100)}
+"""Seeds of a question with seed 0, by the number of the sample."""
 SHORT = [entry for name, entry in GOLDEN.items() if name.startswith("shortmk.")]
 FIVE = [(120, 10, "A"), (80, 10, "B"), (200, 10, "A"), (90, 10, "A"), (150, 10, "C")]
 short_golden = pytest.mark.parametrize("entry", SHORT, ids=lambda entry: entry["id"])
@@ -34,7 +37,7 @@ def traces(*wanted, **options):
     """Sample i thinks, answers in as many tokens, and says this: (thinking, answer tokens, answer)."""
 
     def script(context):
-        thinking, size, answer = wanted[context.seed]
+        thinking, size, answer = wanted[SAMPLE[context.seed]]
         if "</think>" not in context.text and thinking:
             return ["<think>", *["t"] * (thinking - 2), "</think>"]
         return [rf"\boxed{{{answer}}}", *["."] * (size - 2), EOS]
@@ -114,16 +117,25 @@ def test_with_few_slots_time_favours_those_that_started_and_lengths_do_not():
     assert ledger.tokens("think", "kept") == 80
 
 
-def test_as_many_slots_as_traces_are_enough_to_compare_times():
-    assert ask(ShortMK(k=5, m=1), traces(*FIVE, slots=5))[0].notes["compared"] == "time"
-    assert ask(ShortMK(k=5, m=1), traces(*FIVE, slots=4))[0].notes["compared"] == "length"
+@pytest.mark.parametrize("policy", [ShortMK(k=5, m=1), ShortMK(k=5, m=3), FirstFinish(k=5)])
+def test_in_step_comparing_lengths_and_times_are_the_same_to_the_token(policy):
+    by_length, ledger = ask(policy, traces(*FIVE))
+    by_time, timed = ask(replace(policy, compare="time"), traces(*FIVE))
+    assert (by_length.notes["compared"], by_time.notes["compared"]) == ("length", "time")
+    assert (by_length.text, by_length.answer) == (by_time.text, by_time.answer)
+    assert ledger.by_role_and_fate() == timed.by_role_and_fate()
+
+
+def test_an_engine_without_hooks_compares_times():
+    engine = traces(*FIVE, capabilities=set(Capability) - {Capability.TOKEN_HOOK})
+    assert ask(ShortMK(k=5, m=1), engine)[0].notes["compared"] == "time"
 
 
 def test_time_takes_the_first_that_is_there_and_lengths_the_shortest():
     def slow(branch):
         return 3 if branch == 1 else 1
 
-    by_time, _ = ask(ShortMK(k=5, m=1), traces(*FIVE, ticks_per_token=slow))
+    by_time, _ = ask(ShortMK(k=5, m=1, compare="time"), traces(*FIVE, ticks_per_token=slow))
     by_length, ledger = ask(ShortMK(k=5, m=1, compare="length"), traces(*FIVE, ticks_per_token=slow))
     assert (by_time.answer, by_length.answer) == ("A", "B")
     # Sample 3 is there first, at 90; the slow one is not as long as that yet, and goes on.
@@ -138,6 +150,7 @@ def test_of_equal_lengths_the_lower_sample_wins_although_it_is_there_later():
     assert ledger.by_role_and_fate()["think"] == {"kept": 20, "voted": 0, "discarded": 20}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(2, 9), st.integers(2, 4), st.sampled_from("AB")), min_size=1, max_size=6),
     st.data(),
@@ -178,7 +191,7 @@ def test_an_answer_without_thinking_is_there_when_it_ends():
 
 def test_a_trace_that_ends_while_thinking_is_not_among_the_m():
     def script(context):
-        if context.seed == 0:
+        if SAMPLE[context.seed] == 0:
             return ["<think>", "t", EOS]
         return [r"\boxed{B}", EOS] if "</think>" in context.text else ["<think>", *["t"] * 7, "</think>"]
 

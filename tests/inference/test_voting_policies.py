@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.inference.engine import Sampling
 from laconic.inference.engines.scripted import EOS, ScriptedEngine
 from laconic.inference.ledger import Ledger
 from laconic.inference.policies import Ask, run_policy
-from laconic.inference.policies.base import find
-from laconic.inference.policies.samples import race
+from laconic.inference.policies.base import find, sample_seed
+from laconic.inference.policies.candidates import race
 from laconic.inference.policies.voting import (
     SelfConsistency,
     agreeing,
@@ -29,6 +29,8 @@ from laconic.inference.policies.voting import (
 from laconic.rewards.errors import RecipeError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inference.json").read_text())
+SAMPLE = {sample_seed(0, number): number for number in range(100)}
+"""Seeds of a question with seed 0, by the number of the sample."""
 
 
 def entries(family):
@@ -43,8 +45,8 @@ def answering(answers, *, thinking=3):
 
     def script(context):
         if "</think>" in context.text:
-            return [rf"\boxed{{{answers[context.seed]}}}" if answers[context.seed] else "", EOS]
-        started.append(context.seed)
+            return [rf"\boxed{{{answers[SAMPLE[context.seed]]}}}" if answers[SAMPLE[context.seed]] else "", EOS]
+        started.append(SAMPLE[context.seed])
         return ["<think>", *["t"] * (thinking - 2), "</think>"]
 
     engine = ScriptedEngine(script)
@@ -190,6 +192,7 @@ def test_answers_are_compared_as_the_question_says():
     assert (answer.answer, answer.confidence) == ("2", pytest.approx(2 / 3))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=12), st.sampled_from(["none", "beta", "window"]))
 def test_the_answer_is_one_of_the_drawn_and_the_account_conserves(answers, stopping):
     policy = SelfConsistency(samples=len(answers), stopping=stopping, window=3, batch=2, threshold=0.8)
@@ -200,7 +203,7 @@ def test_the_answer_is_one_of_the_drawn_and_the_account_conserves(answers, stopp
 
 def test_an_error_ends_all_samples_and_comes_out_as_it_is():
     def script(context):
-        return ["t", ConnectionError("gone")] if context.seed == 1 else ["t"] * 50
+        return ["t", ConnectionError("gone")] if SAMPLE[context.seed] == 1 else ["t"] * 50
 
     engine, ledger = ScriptedEngine(script), Ledger()
     with pytest.raises(ConnectionError, match="gone"):
