@@ -44,6 +44,8 @@ def keep(seed: int) -> dict[str, Any]:
     if seed == 0:  # the one that README.md shows
         shutil.copy(report / "accuracy_tokens.png", ROOT / "docs/images/quickstart.png")
         shutil.copy(report / "accuracy_tokens_dark.png", ROOT / "docs/images/quickstart_dark.png")
+        shutil.copy(report / "policies_sft.png", ROOT / "docs/images/quickstart_policies.png")
+        shutil.copy(report / "policies_sft_dark.png", ROOT / "docs/images/quickstart_policies_dark.png")
     return json.loads((report / "results.json").read_text())
 
 

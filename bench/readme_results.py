@@ -13,11 +13,16 @@ from typing import Any
 
 from quickstart_seeds import verdict
 
+from laconic.eval import policy_table
 from laconic.eval.headline import headline
 from laconic.eval.table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
+POLICY_COLUMNS = (
+    *("policy", "accuracy, %", "tokens", "tokens vs no policy", "accuracy vs no policy, points", "what it shows"),
+    *("critical path", "probes and other", "discarded", "answered, %"),
+)
 BEGIN, END = "<!-- quickstart:begin -->", "<!-- quickstart:end -->"
 
 
@@ -44,9 +49,33 @@ def section(results: dict[int, dict[str, Any]]) -> str:
             "| seed | tokens vs sft | accuracy sft | accuracy grpo | difference, 95 % interval | holds |",
             "| --- | --- | --- | --- | --- | --- |",
             *(_seed_row(seed, result) for seed, result in sorted(results.items())),
+            *(_policies(shown) if "policies" in shown else ()),
             END,
         ]
     )
+
+
+def _policies(results: dict[str, Any]) -> list[str]:
+    """How the same models do under inference policies: a picture, and a short table for each model."""
+    lines = [
+        "",
+        "And by how they are asked: inference policies on the checkpoints, each against no policy of the same "
+        "checkpoint on the same held-out problems with the same random numbers. Parameters were chosen on "
+        "training problems; all tokens count, those of probes and discarded traces too.",
+        "",
+        "<picture>",
+        '  <source media="(prefers-color-scheme: dark)" srcset="docs/images/quickstart_policies_dark.png">',
+        '  <img src="docs/images/quickstart_policies.png" alt="Accuracy against tokens of the SFT checkpoint under '
+        'policies">',
+        "</picture>",
+    ]
+    for block in policy_table.blocks(results):
+        header, cells = policy_table.cells(block)
+        shown = [header.index(name) for name in POLICY_COLUMNS if name in header]
+        rows = [[line[place] for place in shown] for line in cells]
+        lines += ["", policy_table.sentence(block), ""]
+        lines += [policy_table.markdown_lines([header[place] for place in shown], rows)]
+    return [*lines, "", policy_table.caption(results)]
 
 
 def _seed_row(seed: int, results: dict[str, Any]) -> str:

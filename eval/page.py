@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from laconic.eval import headline as wording
+from laconic.eval import policy_table
 from laconic.eval.examples import Example
 from laconic.eval.headline import Headline
 from laconic.eval.table import caption, number, subject, table_rows
@@ -52,6 +53,7 @@ def render(
     results: Mapping[str, Any],
     pictures: Sequence[Picture],
     curves: Sequence[Picture],
+    policies: Sequence[Picture],
     examples: Sequence[Example],
 ) -> str:
     """Fill the template. All text from models and recipes is escaped.
@@ -62,6 +64,7 @@ def render(
         results: The merged `results.json`.
         pictures: Of the evaluation.
         curves: Of the training stages.
+        policies: Of the models under policies, one for each table.
         examples: Problems shown in full.
     """
     header, cells = table_rows(results)
@@ -86,6 +89,10 @@ def render(
             subject=subject(results),
             pictures=pictures,
             curves=curves,
+            policies=list(zip(policy_table.blocks(results), policies, strict=True)),
+            policy_cells=policy_table.cells,
+            policy_sentence=policy_table.sentence,
+            policy_caption=policy_table.caption(results) if policies else "",
             examples=examples,
             facts=results["provenance"],
             provenance=_provenance(results["provenance"]),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, cores this process may use, and the names of accelerators that torch sees."""
+    """CPU model, cores this process may use, and the names of accelerators that torch sees, where it is installed."""
+    return {"cpu": _cpu_model(), "cores": _cores(), "gpus": _gpus() if find_spec("torch") else []}
+
+
+def _gpus() -> list[str]:
     import torch
 
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {"cpu": _cpu_model(), "cores": _cores(), "gpus": gpus}
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.eval import plots
+from laconic.eval import plots, policy_plot, policy_table
 from laconic.eval.examples import choose
 from laconic.eval.gather import Evaluation, Run, Stage, gather
 from laconic.eval.headline import Headline, headline
@@ -22,6 +22,9 @@ from laconic.eval.samples import Samples, collect, scorable
 from laconic.eval.table import markdown_table
 from laconic.eval.theme import DARK, LIGHT
 from laconic.rewards.errors import LaconicError
+
+TABLES = ("rows", "paired", "frontier")
+POLICY_TABLES = ("rows", "paired")
 
 
 def write_report(run: Path, folders: Sequence[str] = ()) -> Path:
@@ -53,10 +56,11 @@ def write_report(run: Path, folders: Sequence[str] = ()) -> Path:
 
 def _files(run: Run) -> dict[str, str | bytes]:
     """Everything in the report folder, by file name."""
-    first = run.evaluations[0]
+    first = next(stage for stage in run.evaluations if not _is_about_policies(stage, run.evaluations))
     results = merged(run)
     opening = headline(results)
     pictures, curves = list(_pictures(first, opening)), list(_curves(run.stages))
+    policies = list(policy_pictures(results))
     title = str(first.description.get("recipe", run.folder.name))
     page = render(
         title=title,
@@ -64,12 +68,13 @@ def _files(run: Run) -> dict[str, str | bytes]:
         results=results,
         pictures=pictures,
         curves=curves,
+        policies=policies,
         examples=_examples(first, opening),
     )
-    drawn = {name: png for picture in (*pictures, *curves) for name, png in picture.files().items()}
+    drawn = {name: png for picture in (*pictures, *policies, *curves) for name, png in picture.files().items()}
     return {
         "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": _markdown(title, opening, results, pictures),
+        "report.md": _markdown(title, opening, results, pictures, policies),
         "report.html": page,
         **drawn,
     }
@@ -78,14 +83,34 @@ def _files(run: Run) -> dict[str, str | bytes]:
 def merged(run: Run) -> dict[str, Any]:
     """The results of all evaluations as one `results.json`.
 
+    Where an evaluation with policies asks models some of the problems that another one without asks them too, its rows
+    of models alone are left out: they say the same with fewer samples. (`policies` has them as ``"none"``.)
+
     The provenance is the first evaluation's; with several, ``provenance.evals`` holds each one's under its name.
     """
     parts = [stage.results for stage in run.evaluations]
-    tables = {key: [item for part in parts for item in part[key]] for key in ("rows", "paired", "frontier")}
-    facts = {**parts[0]["provenance"], "stages": [stage.facts() for stage in (*run.stages, *run.evaluations)]}
+    of_models = [stage.results for stage in run.evaluations if not _is_about_policies(stage, run.evaluations)]
+    tables: dict[str, Any] = {key: [item for part in of_models for item in part[key]] for key in TABLES}
+    of_policies = [part["policies"] for part in parts if "policies" in part]
+    if of_policies:
+        tables["policies"] = {key: [item for part in of_policies for item in part[key]] for key in POLICY_TABLES}
+    facts = {**of_models[0]["provenance"], "stages": [stage.facts() for stage in (*run.stages, *run.evaluations)]}
     if len(parts) > 1:
         facts["evals"] = {stage.name: stage.results["provenance"] for stage in run.evaluations}
     return {**tables, "provenance": facts}
+
+
+def _is_about_policies(stage: Evaluation, every: Sequence[Evaluation]) -> bool:
+    """Whether another evaluation says of models alone what this one says, on the same problems or more."""
+    if "policies" not in stage.results:
+        return False
+    asked = {problem.id for problem in stage.problems}
+    return any(
+        "policies" not in other.results
+        and set(stage.models) <= set(other.models)
+        and asked <= {problem.id for problem in other.problems}
+        for other in every
+    )
 
 
 def _examples(stage: Evaluation, opening: Headline) -> list[Any]:
@@ -140,12 +165,33 @@ def _curves(stages: Sequence[Stage]) -> Iterator[Picture]:
             yield Picture(f"training_{stage.name}", f"Training: {stage.name}", "", light, dark)
 
 
-def _markdown(title: str, opening: Headline, results: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def policy_pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
+    """One picture for every model that was tried with policies."""
+    for block in policy_table.blocks(results):
+        yield Picture(
+            f"policies_{block.name}",
+            f"Policies of {block.title}: accuracy against tokens",
+            "All tokens count, those of probes and of discarded traces too. Policies on the dashed line are beaten by "
+            "no other; bars are 95 % intervals.",
+            *(policy_plot.policies(block.rows, theme) for theme in (LIGHT, DARK)),
+        )
+
+
+def _markdown(
+    title: str, opening: Headline, results: Mapping[str, Any], pictures: Sequence[Picture], policies: Sequence[Picture]
+) -> str:
     facts = results["provenance"]
-    images = "\n\n".join(f"![{picture.title}]({picture.name}.png)" for picture in pictures)
+    images = images_of(pictures)
     lines = [f"# {title}", f"**{opening.sentence}**", opening.caveat, markdown_table(results), images]
+    if policies:
+        lines += ["## Policies", policy_table.markdown(results), images_of(policies)]
     made = f"Made by `{facts['command']}` on {facts['date']}; more in `results.json` and `report.html`."
     return "\n\n".join(line for line in (*lines, made) if line) + "\n"
+
+
+def images_of(pictures: Sequence[Picture]) -> str:
+    """The pictures as Markdown shows them."""
+    return "\n\n".join(f"![{picture.title}]({picture.name}.png)" for picture in pictures)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,8 @@ The layout, which other programs read::
      "frontier": [{"eval", "task", "models", "hypervolume", "reference_tokens"}],
      "provenance": {...}}
 
-With several tasks there is a row per task and one with task ``"all"``. What cannot be computed is null.
+With several tasks there is a row per task and one with task ``"all"``. What cannot be computed is null. An evaluation
+with policies has one more key, ``"policies"`` (`policy_results`): rows above are always without any.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def build_results(
         name: collect(rows, kept, samples=settings.samples, source=f"rollouts of {name}")
         for name, rows in rollouts.items()
     }
-    parts = [_measure(task, models, settings) for task in _tasks(kept)]
+    parts = [_measure(task, models, settings) for task in tasks_of(kept)]
     results: dict[str, Any] = {key: [item for part in parts for item in part[key]] for key in parts[0]}
     adjust(parts[0]["paired"])  # one family is the headline comparisons, the other all single tasks
     adjust([pair for part in parts[1:] for pair in part["paired"]])
@@ -77,7 +78,7 @@ def build_results(
     return results
 
 
-def _tasks(problems: Sequence[Problem]) -> list[str]:
+def tasks_of(problems: Sequence[Problem]) -> list[str]:
     """``all`` first if there are several; the first task is what a headline speaks of."""
     tasks = sorted({problem.task for problem in problems})
     return tasks if len(tasks) == 1 else ["all", *tasks]
@@ -87,7 +88,7 @@ def _measure(task: str, models: Mapping[str, Samples], settings: Settings) -> di
     """Rows, comparisons and front of one task."""
     part = {name: samples.of_task(task) for name, samples in models.items()}
     rows = {name: row(name, task, samples, budgets=settings.budgets) for name, samples in part.items()}
-    drawn = _replicates(part, settings)
+    drawn = replicates(part, settings)
     stacked = {key: np.stack([means[key] for means in drawn.values()], axis=1) for key in ("tokens", "accuracy")}
     reference = max(item["tokens"] for item in rows.values())
     front = frontier(rows, stacked, reference=reference)
@@ -113,7 +114,7 @@ def _measure(task: str, models: Mapping[str, Samples], settings: Settings) -> di
     return {key: [{"eval": settings.name, **item} for item in items] for key, items in tagged.items()}
 
 
-def _replicates(part: Mapping[str, Samples], settings: Settings) -> dict[str, Means]:
+def replicates(part: Mapping[str, Samples], settings: Settings) -> dict[str, Means]:
     """Bootstrap replicates of every model from the same resampled questions."""
     values = {name: means_of(samples, settings.budgets[-1]) for name, samples in part.items()}
     columns = np.stack([column for means in values.values() for column in means.values()], axis=1)

@@ -49,6 +49,8 @@ def main(opened: Opened) -> dict[str, Any]:
         rollouts[name], templates[name] = _sample(opened, name, problems)
     facts = _facts(opened, templates) | {"seconds": round(time.monotonic() - started, 1)}
     results = build_results(problems, rollouts, _settings(opened), provenance=provenance(**facts))
+    if opened.stage.config.policies:
+        results["policies"] = _policies(opened, problems, rollouts)
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(opened.work / "results.json", text + "\n")
     print(headline(results).sentence, flush=True)
@@ -68,31 +70,42 @@ def _problems(opened: Opened) -> list[Problem]:
 def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[list[Rollout], dict[str, str]]:
     """The rollouts of one model, and what its chat template makes of the first problem."""
     from laconic.data_gen.rollouts import sample_rollouts
-    from laconic.data_gen.sampler import TransformersSampler
     from laconic.inference.engines.loading import load_model
+    from laconic.inference.engines.transformers import TransformersEngine
+    from laconic.inference.sampling import EngineSampler
     from laconic.inference.trace import TraceReader
 
     stage, config, role = opened.stage, opened.stage.config, f"model:{name}"
     given = stage.model.model_dump(include={"dtype", "attn_implementation"})
     model, tokenizer = load_model(opened.model_dir(role), revision=opened.revision(role), **given)
-    sampler = TransformersSampler(model, tokenizer)
-    rollouts = sample_rollouts(
-        sampler,
-        TraceReader(tokenizer, eos_ids=sampler.eos_ids),
-        problems,
-        samples=config.samples,
-        sampling=config.sampling.build(),
-        seed=stage.seed,
-        path=opened.work / "rollouts" / f"{name}.jsonl",
-        source=name,
-    )
+    engine = TransformersEngine(model, tokenizer, signals=False)
+    with EngineSampler(engine) as sampler:
+        rollouts = sample_rollouts(
+            sampler,
+            TraceReader(tokenizer, eos_ids=engine.eos_ids),
+            problems,
+            samples=config.samples,
+            sampling=config.sampling.build(),
+            seed=stage.seed,
+            path=opened.work / "rollouts" / f"{name}.jsonl",
+            source=name,
+        )
     template = {
         "example": prompt_text(tokenizer, problems[0].prompt),
         "template_sha256": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
     }
-    del model, sampler
+    del model, engine, sampler
     _free_memory()
     return rollouts, template
+
+
+def _policies(opened: Opened, problems: Sequence[Problem], rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:
+    """The part of the results that is about policies."""
+    from laconic.eval.policy_stage import measured, run_policies
+
+    asked = run_policies(opened, problems, rollouts)
+    _free_memory()
+    return measured(problems, asked, opened.stage.config, _settings(opened))
 
 
 def _free_memory() -> None:

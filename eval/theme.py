@@ -55,7 +55,7 @@ DARK = Theme(
 
 
 def figure(
-    theme: Theme, height: float, *, rows: int = 1, width: float = WIDTH, **options: Any
+    theme: Theme, height: float, *, rows: int = 1, width: float = WIDTH, fitted: bool = True, **options: Any
 ) -> tuple[Figure, Sequence[Any]]:
     """An empty picture with `rows` panels.
 
@@ -64,13 +64,15 @@ def figure(
         height: Inches.
         rows: Panels, one below the other.
         width: Inches.
+        fitted: The panels fill the picture; else the caller places them.
         **options: For `Figure.subplots`.
 
     Returns:
         The figure and its axes, shape (rows,).
     """
     with matplotlib.rc_context({"font.size": 11, "font.family": "DejaVu Sans"}):
-        drawn = Figure(figsize=(width, height), dpi=DPI, facecolor=theme.paper, layout="constrained")
+        layout = "constrained" if fitted else "none"
+        drawn = Figure(figsize=(width, height), dpi=DPI, facecolor=theme.paper, layout=layout)
         axes = drawn.subplots(rows, 1, squeeze=False, **options)[:, 0]
     for axis in axes:
         _dress(axis, theme)

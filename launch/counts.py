@@ -124,7 +124,16 @@ def sampled_tokens(stage: StageFile) -> str:
     models = len(config.models or ()) if isinstance(config, EvalStage) else 1
     asked = problems(stage.problems, config.split, config.limit)
     line = _sampled(asked.times(config.samples * models), config.sampling.max_tokens)
-    return line if models == 1 else f"{line} ({models} models)"
+    line = line if models == 1 else f"{line} ({models} models)"
+    return f"{line}{_policy_tokens(config, asked)}" if isinstance(config, EvalStage) and config.policies else line
+
+
+def _policy_tokens(config: EvalStage, asked: Count) -> str:
+    """How many answers policies give; what one costs is the policy's to decide."""
+    every = config.models or ()
+    tried = sum(len(policy.models or every) for policy in config.policies)
+    answers = asked.times(config.samples * tried)
+    return f"; besides {answers} answers of policies, whose tokens are not included"
 
 
 def trained_tokens(view: Training, model: ModelSpec) -> str:

@@ -22,6 +22,7 @@ from laconic.launch.text import size
 from laconic.launch.threads import choose_threads
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*(?:\[[^\]]*\])?\s*([^;]*)")
+_EXTRA = re.compile(r"^([A-Za-z0-9_.-]+).*extra == [\"'](\w+)")
 _LEAST_FREE = 5 * 10**9
 
 
@@ -43,14 +44,16 @@ def packages() -> list[Finding]:
     """Installed versions beside the ranges that were tested (those that Laconic's own metadata declares)."""
     declared = metadata.requires("laconic") or []
     tested = dict(match.groups() for line in declared if (match := _REQUIREMENT.match(line)))
-    return [_package(name, span.strip()) for name, span in tested.items()]
+    # The first extra that names it: what is for users stands before what is for developers.
+    extras = {match[1]: match[2] for line in reversed(declared) if (match := _EXTRA.match(line))}
+    return [_package(name, span.strip(), extras.get(name, "train")) for name, span in tested.items()]
 
 
-def _package(name: str, tested: str) -> Finding:
+def _package(name: str, tested: str, extra: str) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "note", f"not installed (tested: {tested}); pip install 'laconic[train]' brings it")
+        return Finding(name, "note", f"not installed (tested: {tested}); pip install 'laconic[{extra}]' brings it")
     if in_range(version, tested):
         return Finding(name, "ok", f"{version} (tested: {tested})")
     return Finding(name, "problem", f"{version} is outside the tested range {tested}")

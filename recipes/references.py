@@ -64,6 +64,11 @@ class _Linker:
         baseline = stage.baseline or models[0]
         if baseline not in models:
             self._refuse(("baseline",), f"{baseline!r} is not one of models; {suggest(baseline, models)}")
+        for at, policy in enumerate(stage.policies):
+            for position, name in enumerate(policy.models or ()):
+                if name not in models:
+                    place = ("policies", at, "models", position)
+                    self._refuse(place, f"{name!r} is not one of the stage's models; {suggest(name, models)}")
         return Link({f"model:{name}": name for name in models}, {"models": models, "baseline": baseline})
 
     def _model(self, key: str | tuple[str | int, ...], name: str | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from laconic.recipes.policy_entry import PolicyEntry, Prices, check_policies
 from laconic.recipes.stage_parts import Aes, DpoTrainer, GrpoTrainer, Lora, Reward, SamplingSpec, SftTrainer, Teacher
 from laconic.recipes.strict import Count, Fraction, Listed, NotEmpty, StrictModel, mistake, raise_all, suggest
 
@@ -188,6 +189,25 @@ class EvalStage(BaseStage):
     budgets: Annotated[tuple[Count, ...], Listed, NotEmpty] | None = None
     """Token budgets at which accuracy is shown; unset means chosen from what was used."""
     aes: Aes = Aes()
+    policies: Annotated[tuple[PolicyEntry, ...], Listed] = ()
+    """Inference policies, each compared with no policy of the same model on the same problems."""
+    scorer: str | None = None
+    """For policies that need one: `steps`, `gold` or `module:function`."""
+    prices: Prices | None = None
+    """To give the cost of policies in money too."""
+
+    @model_validator(mode="after")
+    def _policies_fit(self) -> Self:
+        raise_all(check_policies(self.policies, self.scorer))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_policies(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A stage without policies stays what it was before there were any: same file, same hash.
+        unset = {"policies": (), "scorer": None, "prices": None}
+        return {
+            key: value for key, value in write(self).items() if key not in unset or getattr(self, key) != unset[key]
+        }
 
 
 Stage: TypeAlias = Annotated[

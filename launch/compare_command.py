@@ -1,0 +1,189 @@
+"""`laconic compare`: inference policies against no policy, on the same problems with the same random numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from laconic.inference.policies.choose import Choice, parse_choice
+from laconic.launch.compare_text import print_results
+from laconic.launch.engine_argument import MOST_TOKENS
+from laconic.launch.environment import QUIET
+from laconic.launch.lines import short
+from laconic.launch.lock import run_lock
+from laconic.launch.problems_argument import load_argument
+from laconic.launch.process import ERROR, LOG, explain, run_process, start_log
+from laconic.launch.threads import choose_threads
+from laconic.recipes.digest import check_model_folder, looks_local
+from laconic.recipes.policy_entry import file_name
+from laconic.rewards.errors import DataError, RecipeError
+from laconic.rewards.jsonl import dumps, write_atomic, write_jsonl
+from laconic.rewards.records import Problem
+
+SETTINGS = "compare.json"
+RESULTS = "results.json"
+_IDENTITY = ("model", "server", "tokenizer", "problems_sha256", "sampling", "samples", "seed", "scorer")
+"""What answers depend on besides their policy: answers of one folder share it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What the command line said."""
+
+    model: str
+    policies: tuple[str, ...]
+    problems: str
+    limit: int | None = None
+    samples: int = 1
+    seed: int = 0
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    margin: float = 0.01
+    scorer: str | None = None
+    server: str = "compatible"
+    tokenizer: str | None = None
+    out: Path | None = None
+    as_json: bool = False
+    price_in: float | None = None
+    price_out: float | None = None
+    threads: int | None = None
+
+
+def compare(options: CompareOptions, out: Console) -> int:
+    """Run the comparison in a process of its own and show what came of it; returns the exit code.
+
+    Raises:
+        RecipeError: a policy, a parameter or a price is wrong.
+        DataError: something is wrong with the problems, or the folder holds another comparison.
+        ModelError: the model folder lacks a part.
+    """
+    choices = read_policies(options)
+    problems = load_argument(options.problems, limit=options.limit)
+    if looks_local(options.model):
+        check_model_folder(Path(options.model), key="MODEL")
+    settings = _settings(options, choices, problems)
+    folder = options.out or Path("runs") / "compare" / _default_name(settings)
+    with run_lock(folder) as lock:
+        _prepare(folder, settings, problems)
+        status = _run(options, folder, lock, out)
+    if status not in (0, 2) or not (folder / RESULTS).is_file():
+        return status
+    if options.as_json:
+        print((folder / RESULTS).read_text(encoding="utf-8"), end="")
+        return status
+    print_results(out, json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    out.print(f"\nreport: {short(folder / 'report.md')}", markup=False)
+    return status
+
+
+def read_policies(options: CompareOptions) -> list[Choice]:
+    """The policies that are named, checked.
+
+    Raises:
+        RecipeError: none, an unknown one, two of one label, or one that needs a scorer and has none.
+    """
+    if not options.policies:
+        raise RecipeError("no policy is named", cure="--policy short_mk:k=3,m=1; `laconic list policies` has them all")
+    choices = [parse_choice(text) for text in options.policies]
+    seen = {file_name("none")}
+    for choice in choices:
+        if file_name(choice.label) in seen:
+            cure = "name each once, or give one a label: --policy 'my label=name:key=value'"
+            raise RecipeError(f"--policy {choice}: the label {choice.label!r} is taken", cure=cure)
+        seen.add(file_name(choice.label))
+        if choice.registered.scorer and options.scorer is None:
+            raise RecipeError(
+                f"--policy {choice}: it needs a scorer",
+                cure="--scorer steps (procedural tasks), gold (an oracle) or module:function",
+            )
+    if (options.price_in is None) != (options.price_out is None):
+        raise RecipeError("one price without the other", cure="give --price-in and --price-out, per million tokens")
+    return choices
+
+
+def _settings(options: CompareOptions, choices: list[Choice], problems: list[Problem]) -> dict[str, Any]:
+    """What the process reads: `laconic.eval.compare.Comparison`, and a digest of the problems."""
+    prices = None if options.price_in is None else {"prompt": options.price_in, "generated": options.price_out}
+    text = "".join(dumps(problem.to_json()) for problem in problems)
+    return {
+        "model": options.model,
+        "name": model_name(options.model),
+        "source": options.problems,
+        "problems_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "policies": [choice.to_json() for choice in choices],
+        "sampling": {"temperature": options.temperature, "max_tokens": options.max_tokens or _room(options.model)},
+        "samples": options.samples,
+        "seed": options.seed,
+        "margin": options.margin,
+        "scorer": options.scorer,
+        "server": options.server,
+        "tokenizer": options.tokenizer,
+        "prices": prices,
+    }
+
+
+def _room(model: str) -> int:
+    """Tokens of a completion where nothing is said: 3/4 of a local model's positions, if they are few."""
+    file = Path(model) / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return min(MOST_TOKENS, config.get("max_position_embeddings", 2 * MOST_TOKENS) * 3 // 4)
+
+
+def model_name(model: str) -> str:
+    """What tables call a model.
+
+    >>> model_name("runs/quickstart/02-sft-076e4201/model"), model_name("http://localhost:8000/v1#Qwen/Qwen3-8B")
+    ('02-sft-076e4201', 'Qwen3-8B')
+    """
+    parts = [part for part in model.removeprefix("vllm:").rpartition("#")[2].split("/") if part not in ("", ".", "..")]
+    return parts[-2] if parts[-1:] == ["model"] and len(parts) > 1 else parts[-1] if parts else "model"
+
+
+def _default_name(settings: dict[str, Any]) -> str:
+    """Equal for comparisons that can share answers."""
+    digest = hashlib.sha256(dumps({key: settings[key] for key in _IDENTITY}).encode()).hexdigest()[:8]
+    return f"{file_name(settings['name'])}-{digest}"
+
+
+def _prepare(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> None:
+    """Write down what is asked; a folder that holds answers to something else is refused."""
+    file = folder / SETTINGS
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        other = [key for key in _IDENTITY if there.get(key) != settings[key]]
+        if other:
+            was, now = there.get(other[0]), settings[other[0]]
+            raise DataError(
+                f"{folder} holds a comparison with another {other[0].removesuffix('_sha256')} ({was}, not {now})",
+                cure="name another folder with --out, or delete this one",
+            )
+    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise DataError(f"{folder}: is not empty, and no comparison", cure="name another folder with --out")
+    write_jsonl(folder / "problems.jsonl", (problem.to_json() for problem in problems))
+    write_atomic(file, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def _run(options: CompareOptions, folder: Path, lock: int, out: Console) -> int:
+    """Start the process; its progress goes where it does not mix with JSON."""
+    (folder / RESULTS).unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "laconic.eval.compare", str(folder)]
+    threads = choose_threads(1, requested=options.threads)
+    env = {**QUIET, **os.environ, "OMP_NUM_THREADS": str(threads.count)}
+    if not options.as_json:
+        out.print(f"comparing in {short(folder)}, {threads.count} threads", style="dim", markup=False)
+    log_start = start_log(folder, f"python -m laconic.eval.compare {short(folder)}")
+    stdout = sys.stderr.fileno() if options.as_json else None
+    status = run_process(argv, log=folder / LOG, env=env, stdout=stdout, lock=lock)
+    if status:
+        failure = explain(folder, status, log_start)
+        print(failure.message, file=sys.stderr, flush=True)
+        (folder / ERROR).unlink(missing_ok=True)
+        return failure.exit_code
+    return 0

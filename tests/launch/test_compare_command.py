@@ -1,0 +1,128 @@
+"""`laconic compare` as a user runs it, on a small model in this process's own folder."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from laconic.launch.compare_command import CompareOptions, model_name, read_policies
+from laconic.launch.compare_text import print_results
+from laconic.recipes.entry import run_stage
+from laconic.rewards.errors import RecipeError
+from laconic.rewards.records import read_rollouts
+from laconic.training import init
+
+RECIPE = """
+name: compared
+seed: 3
+problems: {source: reasoning_gym, families: [chain_sum], train: 16, test: 6}
+model: {scratch: {hidden_size: 16, layers: 1, heads: 2, max_length: 128}}
+stages: [{kind: eval, models: [base], samples: 1, sampling: {max_tokens: 12}}]
+"""
+TWO = ("--policy", "short=short_mk:k=2,m=1", "--policy", "self_consistency:samples=2")
+
+
+def laconic(*arguments, cwd):
+    command = [sys.executable, "-m", "laconic.launch.cli", "compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env=os.environ)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a recipe and its untrained model, and a first comparison."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    run_stage("init", init.main, [str(folder / "recipe.yaml"), "--runs", str(folder / "runs")])
+    model = next((folder / "runs" / "compared").glob("00-init-*")) / "model"
+    asked = [model, "--problems", "recipe.yaml:test", "--max-tokens", 12, "--out", "out"]
+    return folder, asked, laconic(*asked, *TWO, "--price-in", 1, "--price-out", 4, cwd=folder)
+
+
+def test_every_policy_is_measured_against_no_policy(work):
+    folder, _, done = work
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "out" / "results.json").read_text())["policies"]
+    assert [row["policy"] for row in results["rows"]] == ["none", "short", "self_consistency:samples=2"]
+    assert [pair["policy"] for pair in results["paired"]] == ["short", "self_consistency:samples=2"]
+    for row, name in zip(results["rows"], ("none", "short", "self_consistency-samples-2"), strict=True):
+        rollouts = list(read_rollouts(folder / "out" / "rollouts" / f"{name}.jsonl"))
+        assert (row["n_problems"], len(rollouts)) == (6, 6)
+        assert row["tokens"] == pytest.approx(sum(rollout.tokens for rollout in rollouts) / 6)
+        read = sum(rollout.meta["ledger"]["prompt"] + rollout.meta["ledger"]["forced"] for rollout in rollouts) / 6
+        assert row["price"] == pytest.approx((read + 4 * row["tokens"]) / 1e6)
+    assert {path.suffix for path in (folder / "out").glob("policies_*")} == {".png"}
+    assert "| self_consistency:samples=2 |" in (folder / "out" / "report.md").read_text()
+    assert "no policy" in done.stdout
+    assert "report: out/report.md" in done.stdout
+
+
+def test_what_was_asked_is_kept_and_json_is_the_file(work):
+    folder, asked, _ = work
+    file = folder / "out" / "rollouts" / "short.jsonl"
+    marked = file.read_text().replace('"text": "', '"text": "kept ')
+    file.write_text(marked)
+    done = laconic(*asked, *TWO, "--policy", "plain", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == marked
+    results = json.loads(done.stdout)
+    assert results == json.loads((folder / "out" / "results.json").read_text())
+    none, *_, plain = results["policies"]["rows"]
+    assert (none["policy"], plain["policy"]) == ("none", "plain")
+    texts = [
+        [row.text for row in read_rollouts(folder / "out/rollouts" / f"{name}.jsonl")] for name in ("none", "plain")
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "short_mk:k=2,m=1", "--seed", 7), "holds a comparison with another seed (0, not 7)"),
+        (("--policy", "short_mk:kk=2"), "unknown parameter 'kk'"),
+        (("--policy", "plain", "--max-tokens", 500), "max_tokens"),
+    ],
+    ids=["other seed", "parameter", "too long"],
+)
+def test_mistakes_are_named_and_end_with_code_2(work, arguments, message):
+    folder, asked, _ = work
+    out = ["--out", "elsewhere"] if "--max-tokens" in arguments else []
+    done = laconic(*asked, *arguments, *out, cwd=folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policies": ()}, "no policy is named"),
+        ({"policies": ("a=plain", "a=short_mk")}, "the label 'a' is taken"),
+        ({"policies": ("none=plain",)}, "the label 'none' is taken"),
+        ({"policies": ("best_of_n",)}, "needs a scorer"),
+        ({"policies": ("plain",), "price_in": 1.0}, "one price without the other"),
+    ],
+    ids=["none", "label", "reserved", "scorer", "price"],
+)
+def test_policies_are_checked_before_anything_is_loaded(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        read_policies(CompareOptions(model="m", problems="p.jsonl", **changes))
+
+
+def test_models_are_called_by_the_part_of_their_name_that_says_most():
+    names = ("runs/q/02-sft-0a/model", "org/name", "http://h:1/v1#org/name-8B", "vllm:org/name", "./model")
+    assert [model_name(name) for name in names] == ["02-sft-0a", "name", "name-8B", "name", "model"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_fits_the_terminal(work, width):
+    results = json.loads((work[0] / "out" / "results.json").read_text())
+    out = Console(file=io.StringIO(), width=width, soft_wrap=True)
+    print_results(out, results)
+    text = out.file.getvalue()
+    assert max(map(len, text.splitlines())) <= min(width, 100)
+    words = " ".join(text.split())
+    for piece in ("no policy", "self_consistency:", "samples=2", "tokens", "what it shows"):
+        assert piece in words
