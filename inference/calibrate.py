@@ -33,8 +33,17 @@ from laconic.inference.recording import Direction, Recording, Replay, digest, re
 from laconic.inference.target import Target
 from laconic.rewards.errors import DataError
 
+
+class Unreachable(DataError):
+    """No threshold is shown to keep the target; `questions` would be needed, as far as one can tell."""
+
+    questions: int | None = None
+    """To calibrate on; None where more of the same would not show it."""
+
+
 # Thresholds played at once: few enough for memory, and most calibrations stop within the first.
 _BLOCK = 512
+_NO_CHECKPOINTS = "probe at other places, or so that an answer can be read; for this the policy's rule must be off"
 
 
 def candidates(recordings: Sequence[Recording], *, direction: Direction = "above") -> Array:
@@ -101,8 +110,10 @@ def calibrate(
         held_out: Recordings of other questions, on which the choice is checked afterwards.
 
     Raises:
-        DataError: no threshold that stops anything meets the target (the cure says how many questions would be
-            needed), none of those that do is cheaper than the plain policy, or a question is on both sides.
+        Unreachable: no threshold that stops anything meets the target; the cure says how many questions would be
+            needed.
+        DataError: the recordings have no checkpoints, no threshold that meets the target is cheaper than the plain
+            policy, or a question is on both sides.
     """
     tried = candidates(recordings, direction=direction)
     accepted, tokens = _walk(recordings, tried, target, direction, bound)
@@ -191,7 +202,7 @@ def _unreachable(
 ) -> DataError:
     """The refusal: what failed, and how many questions would have been needed."""
     if len(safest) < 2:
-        return DataError("the recordings have no checkpoints", cure="record the policy with its rule switched off")
+        return DataError("the recordings have no checkpoints", cure=_NO_CHECKPOINTS)
     seen = replay(recordings, safest, direction=direction)
     losses, limit = target.scaled(target.losses(seen))
     # Both the run that never stops and the first stop must pass.
@@ -199,10 +210,12 @@ def _unreachable(
     message = f"no threshold is shown to keep {str(target)!r} with {len(losses)} questions: "
     message += f"the safest that stops anything has a mean loss of {target.losses(seen)[:, 1].mean():.4f}"
     if None in needs:
-        return DataError(
-            message, cure="more questions like these would not show it: loosen the target, or use another signal"
-        )
-    return DataError(message, cure=f"record about {max(needs)} questions if losses stay as they are")  # type: ignore[type-var]
+        cure = "more questions like these would not show it: loosen the target, or use another signal"
+        return Unreachable(message, cure=cure)
+    needed = max(needs)  # type: ignore[type-var]
+    refusal = Unreachable(message, cure=f"record about {needed} questions if losses stay as they are")
+    refusal.questions = needed
+    return refusal
 
 
 def _checked(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from laconic.inference.target import Target
 from laconic.rewards.errors import DataError
 from laconic.rewards.jsonl import write_atomic
 
-FORMAT = 1
+FORMAT = 2
 _AGAIN = "calibrate again; a calibration is not to be edited"
 
 
@@ -34,6 +35,11 @@ class Check:
     """Mean per question, probes included."""
     baseline_tokens: float
     """Mean per question of the plain policy."""
+    accuracy: float
+    baseline_accuracy: float
+    saving_interval: tuple[float, float] | None
+    """95 %, two-sided, of `saving` (delta method); for a threshold that was chosen on these very questions it says too
+    much. None for a single question."""
     verdict: Literal["confirmed", "open", "contradicted"]
     """confirmed: the upper bound keeps the limit; contradicted: the lower bound exceeds it; open: too few to tell."""
 
@@ -59,8 +65,28 @@ def check(
         target.unscaled(side(scaled, confidence=target.confidence, bound=bound)) for side in (lower_bound, upper_bound)
     )
     verdict = "confirmed" if upper <= target.limit else "contradicted" if lower > target.limit else "open"
-    tokens, baseline = float(seen.tokens.mean()), float(seen.full_tokens.mean())
-    return Check(len(losses), float(losses.mean()), lower, upper, tokens, baseline, verdict)
+    return Check(
+        questions=len(losses),
+        loss=float(losses.mean()),
+        lower=lower,
+        upper=upper,
+        tokens=float(seen.tokens.mean()),
+        baseline_tokens=float(seen.full_tokens.mean()),
+        accuracy=1.0 - float(seen.loss.mean()),
+        baseline_accuracy=1.0 - float(seen.full_loss.mean()),
+        saving_interval=_saving_interval(seen.tokens[:, 0].tolist(), seen.full_tokens.tolist()),
+        verdict=verdict,
+    )
+
+
+def _saving_interval(tokens: Sequence[float], baseline: Sequence[float]) -> tuple[float, float] | None:
+    """Of one minus a ratio of means, questions being the unit."""
+    if len(tokens) < 2 or not sum(baseline):
+        return None
+    ratio = sum(tokens) / sum(baseline)
+    spread = statistics.stdev(one - ratio * other for one, other in zip(tokens, baseline, strict=True))
+    margin = 1.959964 * spread / math.sqrt(len(tokens)) / statistics.fmean(baseline)
+    return 1.0 - ratio - margin, 1.0 - ratio + margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,8 @@ class Calibration:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The policy's other parameters while it was recorded: the guarantee is for these."""
     held_out: Check | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """How it was recorded: the problems and their digest, the sampling, the seed."""
 
     def parameters(self) -> dict[str, Any]:
         """What to build the policy with."""
@@ -96,6 +124,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, with a checksum."""
         content = {"format": FORMAT, **asdict(self), "threshold": _plain(self.threshold)}
+        content |= {name: _written(getattr(self, name)) for name in ("seen", "held_out")}
         write_atomic(path, json.dumps({**content, "sha256": _checksum(content)}, indent=2, allow_nan=False) + "\n")
 
     @classmethod
@@ -141,9 +170,24 @@ class Calibration:
         if written != _checksum(content):
             raise DataError(f"{path}: it was edited after it was written", cure=_AGAIN)
         del content["format"]
-        nested = {"target": Target(**content["target"]), "seen": Check(**content["seen"])}
-        held_out = content["held_out"] and Check(**content["held_out"])
-        return cls(**{**content, **nested, "held_out": held_out, "threshold": float(content["threshold"])})
+        checks = {name: _read_check(content[name]) for name in ("seen", "held_out")}
+        target, threshold = Target(**content["target"]), float(content["threshold"])
+        return cls(**{**content, **checks, "target": target, "threshold": threshold})
+
+
+def _written(one: Check | None) -> dict[str, Any] | None:
+    """With the saving, for whoever reads the file."""
+    if one is None:
+        return None
+    interval = one.saving_interval and list(one.saving_interval)
+    return {**asdict(one), "saving_interval": interval, "saving": one.saving}
+
+
+def _read_check(written: Mapping[str, Any] | None) -> Check | None:
+    if written is None:
+        return None
+    known = {key: value for key, value in written.items() if key != "saving"}
+    return Check(**{**known, "saving_interval": known["saving_interval"] and tuple(known["saving_interval"])})
 
 
 def _plain(threshold: float) -> float | str:

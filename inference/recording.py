@@ -20,13 +20,14 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from laconic.inference.policies.risk import ema
 from laconic.rewards.errors import DataError
 from laconic.rewards.jsonl import dumps, numbered_rows, write_jsonl
 
 Array: TypeAlias = NDArray[np.generic]
 Direction: TypeAlias = Literal["above", "below"]
 """Stop as soon as the signal is at least (a confidence) or at most (an entropy) the threshold."""
+ABOUT = "about"
+"""Key of a file's first line, if it says what was recorded; see `laconic.inference.about`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Recording:
     sample: int = 0
     """Which run of the question this is."""
     answer: str | None = None
+    problem: str = ""
+    """Digest of the question and its gold answer, where whoever recorded it gave one."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= item.loss <= 1.0 for item in (self, *self.checkpoints)):
@@ -72,7 +75,13 @@ class Recording:
             raise DataError(f"recording {self.id!r}: a negative count of tokens", cure="record the run again")
 
     def smoothed(self, alpha: float) -> Recording:
-        """The same run with the exponential mean of the signal, for `risk_controlled_stop` with this `alpha`."""
+        """The same run with the exponential mean of the signal, for `risk_controlled_stop` with this `alpha`.
+
+        Exact where every checkpoint had a signal; a recording of the policy itself always is.
+        """
+        # Policies import this module.
+        from laconic.inference.policies.risk import ema
+
         signals = ema([item.signal for item in self.checkpoints], alpha)
         points = (replace(item, signal=signal) for item, signal in zip(self.checkpoints, signals, strict=True))
         return replace(self, checkpoints=tuple(points))
@@ -88,13 +97,15 @@ class Recording:
 
 
 def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
-    """Read a JSON Lines file.
+    """Read a JSON Lines file; a first line that says what was recorded is passed over.
 
     Raises:
         DataError: a line is not a recording, or a run is there twice.
     """
     found: list[Recording] = []
     for number, row in numbered_rows(path):
+        if ABOUT in row:
+            continue
         try:
             found.append(Recording.from_json(row))
         except TypeError as error:

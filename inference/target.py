@@ -73,7 +73,8 @@ class Target:
         at = f"at {100 * self.confidence:g} %"
         if self.max_error is not None:
             return f"error <= {100 * self.max_error:g} % {at}"
-        return f"{'net ' * self.signed}accuracy drop <= {100 * self.limit:g} points {at}"
+        points = "point" if self.limit == 0.01 else "points"
+        return f"{'net ' * self.signed}accuracy drop <= {100 * self.limit:g} {points} {at}"
 
 
 def parse_target(text: str) -> Target:

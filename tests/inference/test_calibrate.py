@@ -278,7 +278,7 @@ def test_the_artefact_is_verified(tmp_path):
         with pytest.raises(DataError):
             Calibration.load(path, **wanted)
     content = json.loads(path.read_text())
-    for changed in ({"threshold": 0.1}, {"format": 2}, {"sha256": "0"}):
+    for changed in ({"threshold": 0.1}, {"format": 1}, {"sha256": "0"}):
         path.write_text(json.dumps(content | changed))
         with pytest.raises(DataError, match=r"edited|format"):
             Calibration.load(path)

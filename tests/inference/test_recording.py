@@ -15,7 +15,9 @@ from laconic.inference.engines.scripted import EOS, ScriptedEngine
 from laconic.inference.ledger import Ledger
 from laconic.inference.policies import Ask, run_policy
 from laconic.inference.policies.confidence_probe import ConfidenceProbe
-from laconic.inference.record import record, recorded
+from laconic.inference.policies.entropy import AdaptiveThinkEntropy
+from laconic.inference.policies.risk import RiskControlledStop
+from laconic.inference.record import record, recordable, recorded
 from laconic.inference.recording import (
     Checkpoint,
     Recording,
@@ -167,6 +169,64 @@ def test_a_replay_is_what_a_live_run_with_that_threshold_does():
     for threshold, tokens, loss in zip(tried, seen.tokens[0], seen.loss[0], strict=True):
         live = asyncio.run(run_policy(replace(rule, threshold=threshold), asked()))
         assert (live.ledger.generated, 1 - right(live.answer)) == (tokens, loss)
+
+
+def live(rule, threshold):
+    return asyncio.run(run_policy(replace(rule, threshold=threshold), asked()))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.6, 0.3])
+def test_a_replay_of_a_smoothed_signal_is_what_a_live_run_does(alpha):
+    # The second of the three checkpoints has no answer and repeats the first one's signal and answer.
+    parameters = {"answer_by": "probe", "probe_tokens": 4, "probe_stop": ["}"]}
+    rule = RiskControlledStop(parameters=parameters, alpha=alpha)
+    found = asyncio.run(record(rule, asked(), question="q", right=right))
+    first = [0.5, 0.5, 0.5 + alpha * 0.4]
+    assert [point.signal for point in found.checkpoints] == pytest.approx(first)
+    assert [point.answer for point in found.checkpoints] == ["4", "4", "5"]
+    tried = candidates([found])
+    seen = replay([found], tried)
+    for threshold, tokens, loss in zip(tried, seen.tokens[0], seen.loss[0], strict=True):
+        answer = live(rule, threshold)
+        assert (answer.ledger.generated, 1 - right(answer.answer)) == (tokens, loss)
+
+
+def several(context):
+    """Three guesses at each checkpoint: more agree from one to the next; forks come after the trace, which is 0."""
+    if context.role != "probe":
+        return [*THINKING[sum(context.generated.values()) :], EOS]
+    guess = ("467", "556", "555")[context.text.count("Wait") - 1][(context.branch - 1) % 3]
+    return [Token(guess, logprob=math.log(0.6 if guess in "45" else 0.2)), Token("}", logprob=0.0)]
+
+
+def test_a_policy_with_several_guesses_is_recorded_with_the_one_it_would_return():
+    def ask():
+        return Ask(ScriptedEngine(several), "q", Ledger(), Sampling(max_tokens=40))
+
+    rule = AdaptiveThinkEntropy(
+        threshold=1, at=["Wait"], samples=3, answer_by="probe", probe_tokens=4, probe_stop=["}"]
+    )
+    found = asyncio.run(record(rule, ask(), question="q", right=right))
+    assert [point.answer for point in found.checkpoints] == ["4", "5", "5"]
+    assert [point.tokens for point in found.checkpoints] == [3 + 6, 6 + 12, 8 + 18]
+    tried = candidates([found])
+    played = replay([found], tried)
+    assert len(tried) == 4
+    for threshold, tokens, loss in zip(tried, played.tokens[0], played.loss[0], strict=True):
+        answer = asyncio.run(run_policy(replace(rule, threshold=threshold), ask()))
+        assert (answer.ledger.generated, 1 - right(answer.answer)) == (tokens, loss)
+
+
+def test_what_can_be_recorded_is_made_so():
+    assert recordable("certaindex", {"every": 32}) == {"answer_by": "probe", "concurrent": False, "every": 32}
+    nested = recordable("risk_controlled_stop", {"threshold": 0.7, "parameters": {"at": ["Wait"]}})
+    assert nested == {"parameters": {"answer_by": "probe", "concurrent": False, "at": ["Wait"]}}
+    with pytest.raises(RecipeError, match="no threshold"):
+        recordable("self_consistency", {})
+    with pytest.raises(RecipeError, match="lower bar"):
+        recordable("risk_controlled_stop", {"slope": 0.1})
+    with pytest.raises(RecipeError, match="did you mean"):
+        recordable("certainindex", {})
 
 
 def test_runs_that_would_not_end_as_their_probes_are_not_recorded():

@@ -1,0 +1,151 @@
+"""`laconic ask`: one question to a model or server with a policy, streamed, and the account of its tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from laconic.inference.engine import Sampling
+from laconic.inference.opening import Opened
+from laconic.inference.policies.base import Answer, Ask, Scorer, run_policy
+from laconic.inference.policies.calibrated import Calibrated
+from laconic.inference.policies.choose import Choice, parse_choice
+from laconic.launch.ask_text import Screen, Splitter, print_account
+from laconic.launch.engine_argument import completion_tokens, open_model
+from laconic.rewards.errors import LaconicError, RecipeError
+from laconic.rewards.jsonl import dumps
+from laconic.rewards.records import Problem
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskOptions:
+    """What the command line said."""
+
+    model: str
+    question: str
+    """``-``: standard input."""
+    policy: str = "plain"
+    max_tokens: int | None = None
+    temperature: float | None = None
+    """None: 1, or what a calibrated policy was recorded with; so it is with `max_tokens`."""
+    seed: int = 0
+    scorer: str | None = None
+    server: str = "compatible"
+    tokenizer: str | None = None
+    as_json: bool = False
+    show_thinking: bool = True
+
+
+@dataclass
+class _Run:
+    """What there is of the answer, whatever ends the run."""
+
+    screen: Screen | None = None
+    ask: Ask | None = None
+    answer: Answer | None = None
+
+
+def run_ask(options: AskOptions, out: Console) -> int:
+    """Ask, and print the answer as it comes and the account after it.
+
+    Returns:
+        The exit status: 0, or 130 after Ctrl-C; what there is of answer and account is printed then too.
+
+    Raises:
+        RecipeError: there is no question, or the policy or the scorer is wrong.
+        ModelError: the model cannot be loaded.
+        LaunchError: the engine cannot do what the policy needs.
+    """
+    choice, question, run = parse_choice(options.policy), _question(options.question), _Run()
+    scorer = _scorer(options.scorer, question)
+    status = 0
+    try:
+        opened = open_model(options.model, server=options.server, tokenizer=options.tokenizer)
+        asyncio.run(_answer(opened, choice, question, scorer, options, run, out))
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except LaconicError:
+        if run.screen is not None:
+            run.screen.end_line()
+        raise
+    if run.ask is None:
+        return status
+    if options.as_json:
+        print(dumps(_as_json(options, choice, question, run)))
+        return status
+    assert run.screen is not None
+    run.screen.finish(run.answer.text if run.answer else None)
+    print_account(out, run.ask.ledger, run.answer)
+    return status
+
+
+async def _answer(
+    opened: Opened, choice: Choice, question: str, scorer: Scorer | None, options: AskOptions, run: _Run, out: Console
+) -> None:
+    policy = choice.build()
+    sampling = _sampling(options, policy, opened, question)
+    _warn(policy, opened, sampling)
+    ask = opened.ask(question, sampling=sampling, seed=options.seed, scorer=scorer)
+    splitter = Splitter(ask.think_open, ask.think_close, thinks=opened.opens_thinking)
+    run.screen = Screen(out, splitter, show_thinking=options.show_thinking)
+    if not options.as_json:
+        ask.listener = run.screen.hear
+    run.ask = ask
+    try:
+        run.answer = await run_policy(policy, ask)
+    finally:
+        await opened.engine.aclose()
+
+
+def _sampling(options: AskOptions, policy: Any, opened: Opened, question: str) -> Sampling:
+    recorded = policy.calibration.provenance.get("sampling", {}) if isinstance(policy, Calibrated) else {}
+    temperature = recorded.get("temperature", 1.0) if options.temperature is None else options.temperature
+    asked = recorded.get("max_tokens") if options.max_tokens is None else options.max_tokens
+    return Sampling(temperature=temperature, max_tokens=completion_tokens(opened, [question], asked))
+
+
+def _warn(policy: Any, opened: Opened, sampling: Sampling) -> None:
+    """Say where a calibration's guarantee does not reach."""
+    if isinstance(policy, Calibrated):
+        for differing in policy.misfits(model=opened.name, sampling=sampling):
+            print(f"note: the calibration's guarantee is not for this: {differing}", file=sys.stderr)
+
+
+def _question(text: str) -> str:
+    question = (sys.stdin.read() if text == "-" else text).strip()
+    if not question:
+        raise RecipeError("no question", cure='laconic ask MODEL "3 + 4 =", or - to read it from standard input')
+    return question
+
+
+def _scorer(name: str | None, question: str) -> Scorer | None:
+    if name is None:
+        return None
+    from laconic.data_gen.scorers import find_scorer
+
+    if name == "gold":
+        raise RecipeError("scorer gold: a question that is asked has no gold answer", cure="name module:function")
+    return find_scorer(name)(Problem("question", question, "", "exact"))
+
+
+def _as_json(options: AskOptions, choice: Choice, question: str, run: _Run) -> dict[str, Any]:
+    assert run.ask is not None
+    answer = run.answer
+    return {
+        "model": options.model,
+        "policy": choice.to_json(),
+        "question": question,
+        "text": answer.text if answer else None,
+        "answer": answer.answer if answer else None,
+        "finish": answer.finish if answer else "cancelled",
+        "confidence": answer.confidence if answer else None,
+        "ledger": run.ask.ledger.to_json(),
+        "notes": dict(answer.notes) if answer else {},
+    }
