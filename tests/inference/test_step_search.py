@@ -266,6 +266,27 @@ def test_a_star_that_may_not_expand_any_more_finishes_the_best():
     assert answer.ledger.by_role_and_fate()["answer"]["discarded"] == 5
 
 
+def test_of_equal_values_a_star_goes_on_where_it_is_deepest():
+    # An exact verifier finds every path right; the search then is as short as a path is long.
+    answer = solve("astar_decoding", Steps(last=3), Judge(lambda number: 1.0), branching=3, cost=0.0)
+    assert answer.notes["expanded"] == [0.0] * 4
+    assert (len(numbers(answer.text)), answer.finish) == (4, "stop")
+
+
+@pytest.mark.parametrize(("max_tokens", "text"), [(20, "right.and.on"), (4, "wrong")])
+def test_a_star_prefers_a_right_beginning_to_a_wrong_end_if_the_budget_lets_it_end(max_tokens, text):
+    async def judge(prompt, texts):
+        return [float(text.startswith("right")) for text in texts]
+
+    def script(context):
+        if context.text:
+            return ["and", ".on", EOS]
+        return ["wrong", EOS] if context.branch == 0 else ["right", "."]
+
+    answer = solve("astar_decoding", script, judge, branching=2, separator=".", max_expansions=1, max_tokens=max_tokens)
+    assert (answer.text, answer.finish) == (text, "stop")
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
