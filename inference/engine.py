@@ -100,7 +100,7 @@ class Steering:
 
 
 Hook: TypeAlias = Callable[[Token], bool]
-"""Called for every token but one that ends the generation anyway; True ends it there."""
+"""Called for every token but end-of-sequence and one that completes a stop string; True ends it there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Generation:
             return False
         # What was searched before holds no stop string, at most the beginning of one.
         searched, self._searched = self._searched, len(self.text)
-        starts = [max(self._watched_from, searched - len(stop) + 1) for stop in self.stop]
+        starts = [max(0, max(self._watched_from, searched) - len(stop) + 1) for stop in self.stop]
         found = [(self.text.find(stop, start), stop) for stop, start in zip(self.stop, starts, strict=True)]
         found = [(place, stop) for place, stop in found if place >= 0]
         if not found:

@@ -147,7 +147,12 @@ class Account:
         ledger.cached += cached
         self._segments: list[Segment] = []
         self._path = ledger.critical_path
-        self.closed = False
+        self._fate: Fate | None = None
+
+    @property
+    def closed(self) -> bool:
+        """The branch came to its end."""
+        return self._fate is not None
 
     def fork(self, *, cached: int = 0, back: int = 0) -> Account:
         """The account of a branch that shares what was generated so far.
@@ -182,6 +187,8 @@ class Account:
             The entry, whose `exact` a later report of the server may still settle.
         """
         segment = Segment(role, tokens, exact)
+        if self._fate is not None:  # it was closed while these were on their way
+            segment.settle(self._fate)
         if tokens:
             self._segments.append(segment)
             self.ledger.segments.append(segment)
@@ -200,7 +207,7 @@ class Account:
     def close(self, fate: Fate) -> None:
         """The branch came to its end; only the first call counts."""
         if not self.closed:
-            self.closed = True
+            self._fate = fate
             for segment in self._segments:
                 segment.settle(fate)
 

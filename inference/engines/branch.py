@@ -193,6 +193,11 @@ class TransformersBranch(Inside):
     ) -> None:
         await self.close("discarded")
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was read: by a tick, or by the branch that it is a fork of."""
+        return self._accounted
+
     def account_for(self, shared: int) -> None:
         """The first tick was done: enter what did not have to be read."""
         if not self._accounted:
@@ -221,6 +226,7 @@ class TransformersBranch(Inside):
 
     def _settle(self, live: Live, role: Role) -> None:
         """Count and keep what was generated, also when the generation failed or was cancelled."""
+        cancelled = not live.over
         live.end()
         self._live = None
         generation = live.generation
@@ -230,8 +236,18 @@ class TransformersBranch(Inside):
         self._text += generation.text
         if generation.reason in ("eos", "stop"):
             self._cut(live)
+        if cancelled:
+            self._leave()
         if live.error is not None:
             raise live.error
+
+    def _leave(self) -> None:
+        """Go on with a copy of the strand: a tick that is under way may still be reading the one that was cancelled."""
+        old, seats = self.strand, self.engine.decoder.seats
+        self.strand = replace(old, ids=list(old.ids), cached=0, row=None, dropped=0, applied=0)
+        if not self.account.closed:
+            self.engine.between_ticks(seats.attach, self.strand, old, len(old.ids))
+            self.engine.between_ticks(seats.release, old)
 
     def _cut(self, live: Live) -> None:
         """Take out the tokens whose text is not in the branch's text."""

@@ -32,7 +32,7 @@ class Insights:
         Raises:
             ModelError: the logits are not finite.
         """
-        self.decoder.seat([strand])
+        self._seat(strand)
         ids, found = [*strand.ids, *text], []
         start = min(strand.cached, len(strand.ids) - 1)
         cache = self.passes.aside(strand, start)
@@ -53,7 +53,7 @@ class Insights:
         Raises:
             ModelError: the logits are not finite.
         """
-        self.decoder.seat([strand])
+        self._seat(strand)
         if last <= len(strand.ids) - min(strand.cached, len(strand.ids) - 1):
             output = self.passes.states(strand)
             if broken_rows(output.logits[:, -1]).any():
@@ -73,7 +73,7 @@ class Insights:
         Raises:
             ModelError: the logits are not finite.
         """
-        self.decoder.seat([strand])
+        self._seat(strand)
         start = min(strand.cached, len(strand.ids) - last)
         cache = self.passes.aside(strand, start)
         with self.passes.weighing():
@@ -84,9 +84,13 @@ class Insights:
     @torch.inference_mode()
     def evict(self, strand: Strand, keep: torch.Tensor) -> None:
         """Keep only some columns of each layer; `keep` is without the newest token's."""
-        self.decoder.seat([strand])
+        self._seat(strand)
         strand.evict(keep)
         self.decoder.evict(strand)
+
+    def _seat(self, strand: Strand) -> None:
+        self.decoder.seat([strand])
+        self.decoder.store.trim()
 
     def _logprobs(self, logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
         self._check(logits)

@@ -30,7 +30,7 @@ class Live:
         self.start, self.so_far = len(branch.strand.ids), branch.so_far.copy()
         self.needs = self.start + generation.max_tokens
         self.over = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.changed, self.ended = asyncio.Event(), asyncio.Event()
 
     def ready(self) -> Job:
@@ -60,14 +60,14 @@ class Live:
             token = Token(text, job.token, job.logprob, job.top_logprobs, job.entropy)
         try:
             done = self.generation.push(token, eos=job.token in branch.engine.eos_ids)
-        except Exception as error:  # the hook's: it belongs to the caller of this generation alone
+        except BaseException as error:  # the hook's: it belongs to the caller of this generation alone
             self.end(error)
             return
         self.changed.set()
         if done:
             self.end()
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """It goes on no more."""
         if not self.over:
             self.over, self.error = True, error

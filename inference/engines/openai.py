@@ -103,6 +103,7 @@ class OpenAIEngine:
             back_off=back_off,
             longest_wait=longest_wait,
         )
+        self._encoded = Encoded(self._encode)
         self._calls: set[Call] = set()
 
     @property
@@ -112,13 +113,15 @@ class OpenAIEngine:
 
     def open(self, prompt: Prompt, *, ledger: Ledger, sampling: Sampling | None = None, seed: int = 0) -> OpenAIBranch:
         """A branch at the end of a prompt. Without a tokenizer, its prompt is counted once the server reports it."""
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        text = self._render(messages) if self._render is not None else ""
-        ids = self.encode(text) if self.tokenizer is not None else []
+        messages, (text, ids) = _messages(prompt), self._encoded.of(prompt)
         account = Account(ledger, prompt=len(ids))
         return OpenAIBranch(
-            self, (messages, text, ids), account, sampling=sampling or Sampling(), seed=seed, counted=bool(ids)
+            self, (messages, text, list(ids)), account, sampling=sampling or Sampling(), seed=seed, counted=bool(ids)
         )
+
+    async def encode_ahead(self, prompt: Prompt) -> int:
+        """Encode a prompt in a thread, so that `open` finds it; returns its tokens, 0 without a tokenizer."""
+        return len((await self._encoded.ahead(prompt))[1])
 
     async def aclose(self) -> None:
         """Close every stream and connection."""
@@ -133,6 +136,10 @@ class OpenAIEngine:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, as it is."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _encode(self, prompt: Prompt) -> Encoding:
+        text = self._render(_messages(prompt)) if self._render is not None else ""
+        return text, tuple(self.encode(text)) if self.tokenizer is not None else ()
 
     def settings(
         self,

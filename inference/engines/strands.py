@@ -196,7 +196,8 @@ class Seats:
 
         `seated` do not wait. They are asked anew each time: the row that one of them moved out of is free for others.
         """
-        if len(self._rows) >= self.limit:
+        # The limit may have become lower since rows were given away.
+        while len(self._rows) >= self.limit:
             needed = {strand.row for strand in seated}
             waiting = [row for row in self._rows.values() if row not in needed]
             if not waiting:

@@ -22,12 +22,13 @@ from laconic.inference.engine import Capability, Prompt, Sampling
 from laconic.inference.engines.branch import Live, TransformersBranch
 from laconic.inference.engines.decode_loop import Decoder
 from laconic.inference.engines.draw import check_sampling
+from laconic.inference.engines.encoded import Encoded, Encoding
 from laconic.inference.engines.insights import Insights
 from laconic.inference.engines.loading import encode_prompt, eos_ids, fitting_batch_size, positions
 from laconic.inference.engines.pieces import Pieces, TextSoFar
 from laconic.inference.engines.strands import Strand
 from laconic.inference.ledger import Account, Ledger
-from laconic.rewards.errors import DataError, LaunchError
+from laconic.rewards.errors import DataError, LaunchError, RecipeError
 
 SIGNALS = frozenset({Capability.LOGPROBS, Capability.TOP_LOGPROBS, Capability.ENTROPY})
 ABILITIES = frozenset(
@@ -44,8 +45,6 @@ ABILITIES = frozenset(
         Capability.SCORE,
     }
 )
-_PROMPTS = 4096
-"""Whose token ids are remembered."""
 _TURNS = 8
 """Of the event loop before a tick, where a generation ended or the first began: whoever goes on at once is in it."""
 
@@ -91,7 +90,7 @@ class TransformersEngine:
         """Ticks so far."""
         self._positions = positions(model)
         self._longest, self._closed = 0, False
-        self._encoded: dict[Any, tuple[int, ...]] = {}
+        self._encoded = Encoded(self._encode)
         self._live: list[Live] = []
         self._begun: deque[Live] = deque()
         self._waiting: deque[Live] = deque()
@@ -105,13 +104,19 @@ class TransformersEngine:
         """A branch at the end of a prompt.
 
         Raises:
-            RecipeError: a sampling parameter is out of range.
+            RecipeError: a sampling parameter or the seed is out of range.
         """
         sampling = sampling or Sampling()
         check_sampling(sampling)
-        ids = self._encode(prompt)
+        if seed < 0:
+            raise RecipeError(f"seed {seed}", cure="give a number from 0 on")
+        _, ids = self._encoded.of(prompt)
         account = Account(ledger, prompt=len(ids))
         return TransformersBranch(self, Strand(list(ids), ids), sampling, account, TextSoFar(self.pieces), (seed,))
+
+    async def encode_ahead(self, prompt: Prompt) -> int:
+        """Encode a prompt in a thread, so that `open` finds it; returns its tokens."""
+        return len((await self._encoded.ahead(prompt))[1])
 
     async def aclose(self) -> None:
         """Stop decoding and free the cache."""
@@ -126,7 +131,7 @@ class TransformersEngine:
         """Take a generation into the batch."""
         # What has begun goes on before anything new begins: its keys and values are there, and a trace that had to
         # wait for its answer would finish in another order than it decoded.
-        (self._waiting if live.branch.strand.row is None else self._begun).append(live)
+        (self._begun if live.branch.begun else self._waiting).append(live)
         if live.needs > self._longest:
             self._longest = live.needs
             self.decoder.seats.limit = self.batch_size or fitting_batch_size(
@@ -164,6 +169,14 @@ class TransformersEngine:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def _run(self) -> None:
+        try:
+            await self._tick_on()
+        except BaseException as error:
+            # Nobody may wait for tokens that do not come any more.
+            self._fail([*self._live, *self._begun, *self._waiting], error)
+            raise
+
+    async def _tick_on(self) -> None:
         changed = True
         while self._live or self._begun or self._waiting:
             for _ in range(_TURNS if changed else 1):
@@ -195,15 +208,10 @@ class TransformersEngine:
                 self._live.append(live)
         return self._live
 
-    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
-        key = prompt if isinstance(prompt, str) else tuple(tuple(sorted(message.items())) for message in prompt)
-        if key not in self._encoded:
-            if len(self._encoded) >= _PROMPTS:
-                del self._encoded[next(iter(self._encoded))]
-            self._encoded[key] = tuple(encode_prompt(self.tokenizer, prompt))
-        return self._encoded[key]
+    def _encode(self, prompt: Prompt) -> Encoding:
+        return "", tuple(encode_prompt(self.tokenizer, prompt))
 
-    def _fail(self, batch: Sequence[Live], error: Exception) -> None:
+    def _fail(self, batch: Sequence[Live], error: BaseException) -> None:
         for live in batch:
             live.end(error)
 

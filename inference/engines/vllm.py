@@ -98,6 +98,7 @@ class VllmEngine:
         self.eos_ids = eos_ids(configured, self.tokenizer)
         self.pieces = Pieces(self.tokenizer, self.eos_ids | {self.tokenizer.pad_token_id})
         self._names = (f"laconic-{uuid4().hex}-{number}" for number in itertools.count())
+        self._encoded = Encoded(self._encode)
         self._calls: set[Call] = set()
 
     @classmethod
@@ -162,13 +163,16 @@ class VllmEngine:
 
         sampling = sampling or Sampling()
         check_sampling(sampling)
-        text = prompt_text(self.tokenizer, prompt)
-        ids = self.encode(text)
+        text, ids = self._encoded.of(prompt)
         said = Said(TextSoFar(self.pieces), self.encode)
         opens = text.rstrip().endswith(self.think_tags[0])
         return VllmBranch(
-            self, ids, said, Account(ledger, prompt=len(ids)), sampling=sampling, way=(seed,), opens=opens
+            self, list(ids), said, Account(ledger, prompt=len(ids)), sampling=sampling, way=(seed,), opens=opens
         )
+
+    async def encode_ahead(self, prompt: Prompt) -> int:
+        """Encode a prompt in a thread, so that `open` finds it; returns its tokens."""
+        return len((await self._encoded.ahead(prompt))[1])
 
     async def aclose(self) -> None:
         """End every generation; shut vLLM down if it was started here."""
@@ -180,6 +184,10 @@ class VllmEngine:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, as it is."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode(self, prompt: Prompt) -> Encoding:
+        text = prompt_text(self.tokenizer, prompt)
+        return text, tuple(self.encode(text))
 
     def call(self, ids: Sequence[int], params: Any) -> Call:
         """Begin a request."""

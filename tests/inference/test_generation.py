@@ -24,6 +24,7 @@ def run(pieces, **given):
         (["a ", "</th", "ink> b"], {"stop": ["</think>"], "keep_stop": True}, "a </think>", "stop", 3),
         (["ab", "ab"], {"max_tokens": 2, "stop": ["c"]}, "abab", "length", 2),
         (["x", "stop", "y", "stop"], {"stop": ["stop"], "min_tokens": 3}, "xstopy", "stop", 4),
+        (["x", "st", "op", "y", "z"], {"stop": ["stop"], "min_tokens": 3}, "x", "stop", 3),
         (["one\n\n", "two"], {"stop": ["two", "\n\n"]}, "one", "stop", 1),
         (["a", "b", "c"], {"hook": lambda token: token.text == "b"}, "ab", "hook", 2),
     ],
