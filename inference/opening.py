@@ -19,6 +19,9 @@ from laconic.inference.vocabulary import Vocabulary
 from laconic.rewards.errors import LaunchError
 
 VLLM = "vllm:"
+POSITIONS = "max_position_embeddings"
+COMPATIBLE = "compatible"
+"""The kind of server that is asked for nothing but what all of them have."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Opened:
         """What its tokens say; None without a tokenizer."""
         return None if self.tokenizer is None else Vocabulary(self.tokenizer)
 
+    @property
+    def positions(self) -> int | None:
+        """The longest sequence of a model in this process; None if its config, or the engine, does not say."""
+        config = getattr(getattr(self.engine, "model", None), "config", None)
+        return None if config is None else getattr(config.get_text_config(decoder=True), POSITIONS, None)
+
     def ask(self, prompt: Prompt, *, sampling: Sampling, seed: int = 0, **fields: Any) -> Ask:
         """One question to it, with a ledger of its own.
 
@@ -55,7 +64,7 @@ class Opened:
 def open_engine(
     model: str,
     *,
-    server: str = "compatible",
+    server: str = COMPATIBLE,
     tokenizer: str | None = None,
     batch_size: int | None = None,
     signals: bool = True,
@@ -80,16 +89,38 @@ def open_engine(
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        LaunchError: an address names no model, or the library that the engine needs is not installed.
+        LaunchError: an address names no model, what is for servers is given for another, or the library that the
+            engine needs is not installed.
         ModelError: the model cannot be loaded.
+        RecipeError: there is no such kind of server.
     """
-    if model.startswith(("http://", "https://")):
+    check_for_server(model, server=server, tokenizer=tokenizer)
+    if is_address(model):
         return _at_server(model, server=server, tokenizer=tokenizer, concurrency=batch_size or 64)
-    if tokenizer is not None:
-        raise LaunchError("a tokenizer of its own is for servers only", cure="leave it out; the model brings its own")
     if model.startswith(VLLM):
         return _in_vllm(model.removeprefix(VLLM), dtype=dtype, revision=revision)
     return _in_process(model, batch_size=batch_size, signals=signals, dtype=dtype, device=device, revision=revision)
+
+
+def is_address(model: str) -> bool:
+    """Whether a name is a server's address."""
+    return model.startswith(("http://", "https://"))
+
+
+def check_for_server(model: str, *, server: str, tokenizer: str | None) -> None:
+    """Refuse, before anything is loaded, what is for servers where there is none; arguments as of `open_engine`.
+
+    Raises:
+        LaunchError: there is no server, or its address names no model.
+    """
+    if is_address(model):
+        if not urldefrag(model).fragment:
+            raise LaunchError(f"{model}: which model of this server?", cure=f"name it: {model}#model-name")
+    elif tokenizer is not None:
+        raise LaunchError("a tokenizer of its own is for servers only", cure="leave it out; the model brings its own")
+    elif server != COMPATIBLE:
+        cure = "leave it out, or give the server's address: http://host:port/v1#model-name"
+        raise LaunchError(f"a kind of server ({server}) is for servers only, and {model} is none", cure=cure)
 
 
 def _in_process(name: str, *, batch_size: int | None, signals: bool, **options: Any) -> Opened:
@@ -105,8 +136,6 @@ def _at_server(address: str, *, server: str, tokenizer: str | None, concurrency:
     from laconic.inference.engines.openai import OpenAIEngine
 
     url, name = urldefrag(address)
-    if not name:
-        raise LaunchError(f"{address}: which model of this server?", cure=f"name it: {address}#model-name")
     facts: Mapping[str, Any] = {}
     if tokenizer is not None:
         facts = _facts(_tokenizer(tokenizer))

@@ -10,12 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laconic.inference.engine import Prompt
+from laconic.inference.engines.folder import TOKENIZER_FILES, check_model_folder, is_adapter
 from laconic.inference.trace import prompt_text
 from laconic.rewards.errors import ModelError
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
-ADAPTER = "adapter_config.json"
 
 CPU_ROWS = 128
 MOST_ROWS = 512
@@ -55,7 +52,7 @@ def load_model(
         dtype = "bfloat16"
     options = {"revision": revision, "dtype": dtype, "attn_implementation": attn_implementation}
     try:
-        model, tokenizer = _adapted(Path(name), **options) if _is_adapter(name) else _plain(name, **options)
+        model, tokenizer = _adapted(Path(name), **options) if is_adapter(name) else _plain(name, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -83,37 +80,10 @@ def _adapted(folder: Path, **options: Any) -> tuple[Any, Any]:
     return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
 
 
-def _is_adapter(name: str) -> bool:
-    return (Path(name) / ADAPTER).is_file()
-
-
 def has_accelerator() -> bool:
     """Whether this process computes on a GPU: there is one, and the launch profile does not say to leave it alone."""
     wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
     return torch.cuda.is_available() and not wants_cpu
-
-
-def check_model_folder(name: str) -> None:
-    """Check that a local folder has all parts of a model; a hub id passes.
-
-    Raises:
-        ModelError: names the folder and the missing part.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise ModelError(f"{name}: no such model folder", cure="run the stage that makes it, or mend the path")
-        return
-    parts = {"config.json": ("config.json",), "weights (*.safetensors)": WEIGHT_FILES, "tokenizer": TOKENIZER_FILES}
-    if _is_adapter(name):
-        parts = {"weights (*.safetensors)": ("adapter_model.*",)}
-    for part, patterns in parts.items():
-        if not any(any(folder.glob(pattern)) for pattern in patterns):
-            raise ModelError(
-                f"{folder}: a model folder without {part}",
-                cure="save model and tokenizer into the same folder: "
-                "model.save_pretrained(folder); tokenizer.save_pretrained(folder)",
-            )
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:

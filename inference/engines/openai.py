@@ -24,6 +24,7 @@ from typing import Any
 from laconic.inference.effort import check_effort_dialect, effort_fields
 from laconic.inference.engine import Capability, Message, Prompt, Sampling
 from laconic.inference.engines.dialects import DIALECTS, Dialect, Route
+from laconic.inference.engines.encoded import Encoded, Encoding
 from laconic.inference.engines.openai_branch import OpenAIBranch
 from laconic.inference.engines.openai_call import Call
 from laconic.inference.engines.openai_events import Reader
@@ -261,6 +262,10 @@ class OpenAIEngine:
             raise RecipeError(
                 f"concurrency={concurrency}, retries={retries}", cure="at least one request, at least no retry"
             )
+
+
+def _messages(prompt: Prompt) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def _dialect(server: str | Dialect, effort: str | None) -> Dialect:

@@ -33,6 +33,7 @@ from typing import Any
 from uuid import uuid4
 
 from laconic.inference.engine import Capability, Prompt, Sampling
+from laconic.inference.engines.encoded import Encoded, Encoding
 from laconic.inference.engines.pieces import Pieces, TextSoFar
 from laconic.inference.engines.vllm_branch import VllmBranch
 from laconic.inference.engines.vllm_call import Call

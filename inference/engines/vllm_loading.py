@@ -35,7 +35,7 @@ def start(
     from vllm.config import ReasoningConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from laconic.inference.engines.loading import TOKENIZER_FILES, check_model_folder
+    from laconic.inference.engines.folder import TOKENIZER_FILES, check_model_folder
 
     check_model_folder(name)
     base, lora, ranks = _adapter(name)
@@ -63,7 +63,7 @@ def _adapter(name: str) -> tuple[str, Any, dict[str, Any]]:
     """The base model, and what vLLM has to know to decode with an adapter."""
     from vllm.lora.request import LoRARequest
 
-    from laconic.inference.engines.loading import ADAPTER
+    from laconic.inference.engines.folder import ADAPTER
 
     path = Path(name) / ADAPTER
     if not path.is_file():

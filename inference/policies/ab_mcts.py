@@ -14,7 +14,7 @@ from laconic.rewards.errors import LaunchError
 REFINE = "A verifier gives this answer {score:.2f} of 1. Find what is wrong with it or weak, and answer again in full."
 
 
-@policy(paper="arXiv:2503.04412", scorer=True)
+@policy(paper="arXiv:2503.04412", scorer=True, engines=lambda chosen: tuple(chosen.models))
 @dataclass(frozen=True)
 class AbMcts:
     """Adaptive branching tree search over answers (AB-MCTS-A).

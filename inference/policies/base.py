@@ -90,6 +90,8 @@ class Ask:
     """Closes what a policy leaves open."""
     told: list[str] = field(default_factory=list)
     """What the listener got so far."""
+    speakers: list[Branch] = field(default_factory=list)
+    """The branches that it got it from, as far as they were named."""
 
     @property
     def rng(self) -> random.Random:
@@ -131,13 +133,20 @@ class Ask:
         """
         if self.listener is None:
             return branch
-        self.tell(branch.text)
+        self.tell(branch.text, branch)
         return Following(branch, self._hand_on)
 
-    def tell(self, text: str) -> None:
-        """The returned completion will begin with this text: the listener gets what is new in it."""
+    def tell(self, text: str, branch: Branch | None = None) -> None:
+        """The returned completion will begin with this text: the listener gets what is new in it.
+
+        Args:
+            text: All of it.
+            branch: Holds it. If nobody wants to hear more, this branch is what was returned.
+        """
         if self.listener is None:
             return
+        if branch is not None and branch not in self.speakers:
+            self.speakers.append(branch)
         before = "".join(self.told)
         assert text.startswith(before), "the listener was told something else"
         if len(text) > len(before):
@@ -201,6 +210,10 @@ class Registered:
     paper: str
     requires: frozenset[Capability]
     scorer: bool
+    instead: str | None = None
+    """The parameter that can stand in for the scorer."""
+    engines: Callable[[Any], tuple[str, ...]] | None = None
+    """The names in `Ask.engines` that a policy asks; None: it asks the question's own engine alone."""
 
     @property
     def summary(self) -> str:
@@ -211,6 +224,14 @@ class Registered:
     def parameters(self) -> tuple[str, ...]:
         """The names of its parameters."""
         return tuple(item.name for item in fields(self.policy))
+
+    def engine_names(self, chosen: Any) -> tuple[str, ...]:
+        """The further engines that a policy of this class asks."""
+        return () if self.engines is None else self.engines(chosen)
+
+    def lacks_scorer(self, chosen: Any) -> bool:
+        """Whether a policy of this class needs `Ask.scorer`: nothing stands in for it."""
+        return self.scorer and (self.instead is None or getattr(chosen, self.instead) is None)
 
     def build(self, parameters: Mapping[str, Any] | None = None) -> Policy:
         """The policy with its parameters.
@@ -226,7 +247,12 @@ POLICIES: dict[str, Registered] = {}
 
 
 def policy(
-    *, paper: str, requires: Sequence[Capability] = (), scorer: bool = False
+    *,
+    paper: str,
+    requires: Sequence[Capability] = (),
+    scorer: bool = False,
+    instead: str | None = None,
+    engines: Callable[[Any], tuple[str, ...]] | None = None,
 ) -> Callable[[type[Any]], type[Any]]:
     """Enter a policy class under the snake-case form of its name.
 
@@ -234,12 +260,14 @@ def policy(
         paper: Where the rule is from; ``-`` for common practice.
         requires: What the engine must be able to do.
         scorer: It needs `Ask.scorer`.
+        instead: The parameter that stands in for the scorer where it is given.
+        engines: Given the policy, the names in `Ask.engines` that it needs.
     """
 
     def enter(policy_class: type[Any]) -> type[Any]:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", policy_class.__name__).lower()
         assert name not in POLICIES, f"two policies named {name}"
-        POLICIES[name] = Registered(name, policy_class, paper, frozenset(requires), scorer)
+        POLICIES[name] = Registered(name, policy_class, paper, frozenset(requires), scorer, instead, engines)
         return policy_class
 
     return enter
@@ -267,14 +295,18 @@ async def run_policy(chosen: Policy, ask: Ask) -> Answer:
     registered = next((item for item in POLICIES.values() if item.policy is type(chosen)), None)
     if registered is not None:
         check_capabilities(ask.engine, registered.requires, who=f"policy {registered.name}")
-        if registered.scorer and ask.scorer is None:
+        if registered.lacks_scorer(chosen) and ask.scorer is None:
             raise LaunchError(f"policy {registered.name} needs a scorer", cure="pass a verifier, reward model or judge")
     try:
         return await chosen.run(ask)
     finally:
-        # Cancelled or failed, branches are freed and what they generated is settled.
-        await asyncio.shield(ask.stack.aclose())
-        ask.ledger.finish()
+        # Cancelled or failed, also right here, branches are freed and what they generated is settled.
+        closing = asyncio.ensure_future(ask.stack.aclose())
+        try:
+            await asyncio.shield(closing)
+        finally:
+            await asyncio.wait([closing])
+            ask.ledger.finish()
 
 
 def read_answer(text: str) -> str | None:

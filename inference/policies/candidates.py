@@ -57,24 +57,31 @@ class Group:
 async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run them at once; when one fails or this task is cancelled, the others are cancelled and waited for.
 
-    Unlike a task group, it raises the error itself and not a group of one.
+    Unlike a task group, it raises the error itself and not a group of one. So it does where `jobs` fails while it makes
+    them: a branch that cannot be opened ends those that were.
     """
-    tasks = [asyncio.ensure_future(job) for job in jobs]
+    tasks: list[asyncio.Future[T]] = []
     try:
+        for job in jobs:
+            tasks.append(asyncio.ensure_future(job))
         return await asyncio.gather(*tasks)
     finally:
         await _cancel(tasks)
 
 
-async def race(runs: Sequence[Coroutine[Any, Any, None]], *, losers: Losers | None = None) -> list[int]:
+async def race(runs: Iterable[Coroutine[Any, Any, None]], *, losers: Losers | None = None) -> list[int]:
     """Run all at once until each has finished or lost; the first error ends them all and is raised as it is.
 
     Returns:
         Places of those that finished, in their order; at the same moment, the lower place first.
     """
-    tasks = {asyncio.ensure_future(run): place for place, run in enumerate(runs)}
-    running, finished = set(tasks), []
+    tasks: dict[asyncio.Future[None], int] = {}
+    running, finished = set(), []
     try:
+        for place, run in enumerate(runs):
+            task = asyncio.ensure_future(run)
+            tasks[task] = place
+            running.add(task)
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             finished += sorted(tasks[task] for task in done)

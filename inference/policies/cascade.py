@@ -44,7 +44,7 @@ def named_engine(ask: Ask, name: str) -> Engine:
     return ask.engines[name]
 
 
-@policy(paper="arXiv:2305.05176", scorer=True)
+@policy(paper="arXiv:2305.05176", scorer=True, engines=lambda chosen: tuple(chosen.engines))
 @dataclass(frozen=True)
 class Cascade:
     """Ask ordered engines, cheapest first; return the first answer that the scorer finds good enough.
@@ -81,7 +81,7 @@ class Cascade:
         raise AssertionError("the last stage is always accepted")
 
 
-@policy(paper="arXiv:2310.12963", requires=())
+@policy(paper="arXiv:2310.12963", engines=lambda chosen: tuple(chosen.engines))
 @dataclass(frozen=True)
 class ConfidenceCascade:
     """Ask ordered engines, smallest first; return the first answer that its own engine is confident of.
@@ -163,7 +163,7 @@ def mean_margin(tops: Sequence[Sequence[float]]) -> float:
 async def _accepted(
     ask: Ask, engines: Sequence[str], stage: int, branch: Branch, finished: bool, scores: Sequence[float]
 ) -> Answer:
-    ask.tell(branch.text)
+    ask.tell(branch.text, branch)
     await branch.close("kept")
     seen = [score if math.isfinite(score) else None for score in scores]
     notes = {"stage": stage, "engine": engines[stage], "scores": seen}

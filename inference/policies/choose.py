@@ -135,7 +135,8 @@ def _pair(part: str, text: str) -> tuple[str, Any]:
         raise RecipeError(f"policy {text!r}: {part!r} is not key=value", cure="write name:key=value,key=value")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+    # The constructors of dates and tagged values let errors of their own through.
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError):
         cure = "quote it as in YAML: stop='[a]'"
         raise RecipeError(f"policy {text!r}: {value!r} cannot be read as a value", cure=cure) from None
 

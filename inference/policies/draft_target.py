@@ -15,7 +15,7 @@ def accepts(score: float, threshold: float = 0.7) -> bool:
     return score >= threshold
 
 
-@policy(paper="arXiv:2501.19324", requires=STEPWISE, scorer=True)
+@policy(paper="arXiv:2501.19324", requires=STEPWISE, scorer=True, engines=lambda _: ("draft",))
 @dataclass(frozen=True)
 class DraftTarget:
     """Reward-guided speculative decoding (RSD): a draft model's step stays if its score is high enough.
@@ -61,7 +61,7 @@ class DraftTarget:
             await discard([draft if accepted else trial])
             if accepted:
                 draft = replace(trial, scores=(*draft.scores, score))
-                ask.tell(draft.text)
+                ask.tell(draft.text, draft.branch)
                 continue
             counts[1] += await self._rewrite(ask, draft, target)
             draft.scores = (*draft.scores, score)

@@ -83,7 +83,7 @@ class Mur:
             if scaled[-1]:
                 path = await self._best(ask, path, before)
             await discard([before])
-            ask.tell(path.text)
+            ask.tell(path.text, path.branch)
         path.branch = ask.follow(path.branch)
         await path.grow(ask, to_end=True)
         return await settle(ask, path, notes={"scaled": scaled, "momentum": momentum.value})

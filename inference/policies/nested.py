@@ -27,7 +27,7 @@ def check(name: str, ask: Ask, *, outer: str) -> None:
     """
     registered = find(name)
     check_capabilities(ask.engine, registered.requires, who=f"policy {name}, inside {outer},")
-    if registered.scorer and ask.scorer is None:
+    if registered.scorer and registered.instead is None and ask.scorer is None:
         raise LaunchError(
             f"policy {name}, inside {outer}, needs a scorer", cure="pass a verifier, reward model or judge"
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,6 +25,7 @@ _WORDS: dict[Any, str] = {
     str: "text",
     type(None): "null",
 }
+_ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
@@ -110,6 +116,42 @@ def _is_a(value: Any, kind: Any) -> bool:
         hints = _hints(kind)
         return all(key in hints and fits(one, hints[key]) for key, one in value.items())
     return isinstance(value, kind)
+
+
+def described(policy: type[Any]) -> dict[str, tuple[str, Any, str]]:
+    """The parameters of a policy: what is legal in words, the default (`MISSING`: there is none), and what it says.
+
+    Args:
+        policy: A dataclass; a field says what is below it or in the section Args, there or in a class inherited from.
+    """
+    said = {key: text for owner in reversed(policy.__mro__) for key, text in _texts(owner).items()}
+    hints = _hints(policy)
+    return {
+        item.name: (
+            legal(hints[item.name]),
+            item.default if item.default_factory is MISSING else item.default_factory(),
+            said.get(item.name, ""),
+        )
+        for item in fields(policy)
+    }
+
+
+def _texts(owner: type[Any]) -> dict[str, str]:
+    """What one class says of its fields: in its section Args, and below them in the source."""
+    if not is_dataclass(owner):
+        return {}
+    _, _, section = inspect.cleandoc(owner.__dict__.get("__doc__") or "").partition("\nArgs:\n")
+    args = {key: " ".join(text.split()) for key, text in _ARGUMENT.findall(section.partition("\n\n")[0])}
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(definition, ast.ClassDef)
+    return args | {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def _default(item: Field[Any]) -> str:

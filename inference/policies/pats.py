@@ -100,7 +100,7 @@ class Pats:
             taken, mode, rejected = modes.judge(best.scores[-1], mode, rejected)
             await discard([path if taken else best])
             path = best if taken else path
-            ask.tell(path.text)
+            ask.tell(path.text, path.branch)
             said |= {best.step} if taken else set()
         path.branch = ask.follow(path.branch)
         await path.grow(ask, to_end=True)

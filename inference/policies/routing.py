@@ -76,7 +76,12 @@ def calibrate_call_share(win_rates: ArrayLike, strong_share: ArrayLike) -> NDArr
     return np.quantile(np.asarray(win_rates, dtype=float), 1.0 - np.asarray(strong_share, dtype=float))
 
 
-@policy(paper="arXiv:2404.14618")
+@policy(
+    paper="arXiv:2404.14618",
+    scorer=True,
+    instead="router",
+    engines=lambda chosen: (chosen.weak, chosen.strong),
+)
 @dataclass(frozen=True)
 class HybridRouter:
     """Send a question to the strong engine if its predicted win rate is at least the threshold, else to the weak one.
@@ -105,7 +110,7 @@ class HybridRouter:
         return await _answered(ask, notes, engine=strong if to_strong else weak)
 
 
-@policy(paper="-", requires=(Capability.PREFIX,))
+@policy(paper="-", requires=(Capability.PREFIX,), scorer=True, instead="router")
 @dataclass(frozen=True)
 class SemanticSwitch:
     """Think only about questions that a classifier says are worth it; for the others thinking is closed at once.
@@ -156,7 +161,7 @@ def difficulty_of(scores: Sequence[float]) -> Difficulty:
     return DIFFICULTIES[max(range(len(scores)), key=lambda place: (scores[place], place))]
 
 
-@policy(paper="arXiv:2510.19669")
+@policy(paper="arXiv:2510.19669", scorer=True, instead="probe")
 @dataclass(frozen=True)
 class DifficultyProbe:
     """A probe says whether a question is easy, normal or hard; that fixes prompt, temperature and token budget.

@@ -119,7 +119,7 @@ class SelfAnswerSearch(Searching):
         await probe.close("kept")
         notes |= {"citations": [], "searches": [], "invalid": 0, "refused": 0, "finish": "answer"}
         answer = Answer(probe.text, ask.extract(said), "stop", ask.ledger, confidence, notes | {"retrieved_tokens": 0})
-        ask.tell(answer.text)
+        ask.tell(answer.text, probe)
         return answer
 
 

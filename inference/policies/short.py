@@ -101,7 +101,7 @@ class FirstFinish:
         field_ = _Field(ask, self.k, 1, by_length)
         first = await field_.run(_complete)
         if first:
-            ask.tell(first[0].branch.text)
+            ask.tell(first[0].branch.text, first[0].branch)
         winner = first[0] if first else None
         place = field_.runners.index(winner) if winner else None
         notes = {"winner": place, "compared": "length" if by_length else "time"}

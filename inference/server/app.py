@@ -155,7 +155,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    what = f"{request.method[:20]} {request.url.path[:200]}: {error.detail}"
     refused = Refused(error.status_code, what)
     return JSONResponse(refused.to_json(), status_code=error.status_code, headers=dict(error.headers or {}))
 

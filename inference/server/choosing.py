@@ -10,11 +10,15 @@ from typing import Any
 from laconic.inference.engine import Engine, check_capabilities
 from laconic.inference.policies.base import POLICIES, Registered
 from laconic.inference.policies.choose import Choice, parse_entry
+from laconic.inference.policies.needs import asks_others
+from laconic.inference.policies.retrieving import check_retriever, searches
 from laconic.inference.server.refusals import Refused, said
 from laconic.rewards.errors import LaunchError, RecipeError
 
 LONGEST = 2000
 """Characters of a policy's specification."""
+DEEPEST = 64
+"""Lists and objects of a specification in text."""
 READ_FILES = frozenset({"calibrated", "steered"})
 """Policies with a parameter that names a file of the server: its default may be one of them, no request names one."""
 
@@ -28,12 +32,14 @@ class Menu:
         engine: Must be able to run what is chosen.
         scorer: There is one.
         allowed: Names that requests may use; None: all that the engine can run.
+        retriever: There is one.
     """
 
     default: Choice
     engine: Engine
     scorer: bool
     allowed: tuple[str, ...] | None = None
+    retriever: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -49,8 +55,9 @@ class Menu:
         """
         registered = self.default.registered
         check_capabilities(self.engine, registered.requires, who=f"policy {registered.name}")
-        if registered.scorer and not self.scorer:
+        if registered.lacks_scorer(self.default.build()) and not self.scorer:
             raise LaunchError(f"policy {registered.name} needs a scorer", cure="name one: --scorer module:function")
+        check_retriever(registered, retriever=self.retriever)
 
     def pick(self, wish: Any) -> Choice:
         """The choice of a request.
@@ -86,6 +93,10 @@ class Menu:
     def _lacks(self, registered: Registered) -> str | None:
         if registered.scorer and not self.scorer:
             return f"policy {registered.name} needs a scorer, and this server has none"
+        if searches(registered) and not self.retriever:
+            return f"policy {registered.name} needs a retriever, and this server has none"
+        if asks_others(registered):
+            return f"policy {registered.name} needs further engines, and this server has none"
         try:
             check_capabilities(self.engine, registered.requires, who=f"policy {registered.name}")
         except LaunchError as error:
@@ -98,10 +109,26 @@ def _read(wish: Any) -> dict[str, Any]:
     if not isinstance(wish, str | dict) or len(json.dumps(wish)) > LONGEST:
         raise _wrong(f"must be a text or an object, of {LONGEST} characters at most")
     if isinstance(wish, str):
-        return parse_entry(wish)
+        if wish.count("[") + wish.count("{") > DEEPEST:
+            raise _wrong(f"takes {DEEPEST} lists and objects at most")
+        entry = parse_entry(wish)
+        _check_tree(entry["parameters"])
+        return entry
     if not isinstance(wish.get("name"), str):
         raise _wrong("must have a name, as {'name': 'short_mk', 'k': 4}")
     return {"name": wish["name"], "parameters": {key: wish[key] for key in wish if key not in ("name", "label")}}
+
+
+def _check_tree(value: Any) -> None:
+    """YAML can name a value and use it again, also within itself: a short text for more than anyone can read."""
+    seen, level = set(), [value]
+    while level:
+        value = level.pop()
+        if isinstance(value, dict | list | tuple | set):
+            if id(value) in seen:
+                raise _wrong("must not refer to a value twice")
+            seen.add(id(value))
+            level += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def _policies_within(value: Any) -> Iterator[str]:

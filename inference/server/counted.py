@@ -1,11 +1,15 @@
-"""An engine as one run sees it: with a limit on the branches it keeps open, so that no request can ask for millions."""
+"""An engine as one run sees it: with limits on its open branches and on all that it generates, so that no request can
+ask for millions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from laconic.inference.engine import Branch, Engine, Prompt, Sampling
+from laconic.inference.engine import Branch, Chunk, Engine, Hook, Prompt, Sampling, Token
 from laconic.inference.ledger import Fate, Ledger
 from laconic.inference.server.refusals import Refused
 
@@ -15,13 +19,15 @@ class CountedEngine:
 
     Args:
         engine: The one that decodes.
-        most: Branches open at once.
+        max_branches: Open at once.
+        max_generated: Tokens of all branches together. They are counted as they come, so that branches which decode
+            at once may be beyond it by a token each.
     """
 
-    def __init__(self, engine: Engine, most: int) -> None:
-        self.engine, self.most = engine, most
+    def __init__(self, engine: Engine, *, max_branches: int, max_generated: int) -> None:
+        self.engine, self.max_branches, self.max_generated = engine, max_branches, max_generated
         self.capabilities, self.slots = engine.capabilities, engine.slots
-        self.open_branches = 0
+        self.open_branches = self.generated = 0
 
     def __getattr__(self, name: str) -> Any:
         """What only some engines have."""
@@ -33,29 +39,62 @@ class CountedEngine:
         Raises:
             Refused: too many are open.
         """
-        self.count()
-        return CountedBranch(self, self.engine.open(prompt, ledger=ledger, sampling=sampling, seed=seed))
+        with self.one_more():
+            return CountedBranch(self, self.engine.open(prompt, ledger=ledger, sampling=sampling, seed=seed))
 
     async def aclose(self) -> None:
         """Nothing: the engine is everybody's."""
 
-    def count(self) -> None:
-        """One branch more."""
-        if self.open_branches >= self.most:
-            message = f"this policy keeps more than {self.most} branches open, which is this server's limit"
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """One branch more, if it can be opened; its place is taken meanwhile."""
+        if self.open_branches >= self.max_branches:
+            message = f"this policy keeps more than {self.max_branches} branches open, which is this server's limit"
             raise Refused(400, message, param="policy", code="too_many_branches")
         self.open_branches += 1
+        try:
+            yield
+        except BaseException:
+            self.open_branches -= 1
+            raise
+
+    def too_many(self) -> Refused:
+        """What ends a run that generates without an end."""
+        message = f"this policy generates more than {self.max_generated} tokens, which is this server's limit"
+        return Refused(400, message, param="policy", code="too_many_tokens")
 
 
 class CountedBranch:
-    """Implements `laconic.inference.engine.Branch` over another one, whose forks are counted."""
+    """Implements `laconic.inference.engine.Branch` over another one, whose tokens and forks are counted."""
 
     def __init__(self, engine: CountedEngine, branch: Branch) -> None:
         self._engine, self._branch, self._open = engine, branch, True
+        self._last: _Counter | None = None
+        self._returned, self._thought = False, True
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the branch's own."""
         return getattr(self._branch, name)
+
+    async def generate(self, *, hook: Hook | None = None, **wishes: Any) -> Chunk:
+        """As `Branch.generate`.
+
+        Raises:
+            Refused: too many tokens.
+        """
+        self._last = counter = _Counter(self._engine, hook)
+        return counter.checked(await self._branch.generate(hook=counter, **wishes))
+
+    async def stream(self, *, hook: Hook | None = None, **wishes: Any) -> AsyncIterator[Chunk]:
+        """As `Branch.stream`.
+
+        Raises:
+            Refused: too many tokens.
+        """
+        self._last = counter = _Counter(self._engine, hook)
+        async with aclosing(self._branch.stream(hook=counter, **wishes)) as pieces:
+            async for piece in pieces:
+                yield counter.checked(piece)
 
     async def fork(self, *, back: int = 0) -> CountedBranch:
         """As `Branch.fork`.
@@ -63,15 +102,25 @@ class CountedBranch:
         Raises:
             Refused: too many are open.
         """
-        self._engine.count()
-        return CountedBranch(self._engine, await (self._branch.fork(back=back) if back else self._branch.fork()))
+        with self._engine.one_more():
+            return CountedBranch(self._engine, await (self._branch.fork(back=back) if back else self._branch.fork()))
+
+    def keep(self, *, thought: bool) -> None:
+        """Its text is what was returned, whoever closes it.
+
+        Args:
+            thought: Else all of it is an answer, which its policy had not known yet.
+        """
+        self._returned, self._thought = True, thought
 
     async def close(self, fate: Fate) -> None:
         """As `Branch.close`."""
         if self._open:
             self._open = False
             self._engine.open_branches -= 1
-        await self._branch.close(fate)
+            if not self._thought and self._last is not None and self._last.seen:
+                self._branch.relabel("answer")
+        await self._branch.close("kept" if self._returned else fate)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,3 +129,31 @@ class CountedBranch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close("discarded")
+
+
+class _Counter:
+    """The hook of one generation: counts its tokens, and asks the policy's own hook.
+
+    It ends what is too long; the error is raised where the tokens were wanted, for engines expect none from a hook.
+    """
+
+    def __init__(self, engine: CountedEngine, hook: Hook | None) -> None:
+        self.engine, self.hook, self.seen, self.over = engine, hook, 0, False
+        if engine.generated >= engine.max_generated:
+            raise engine.too_many()
+
+    def __call__(self, token: Token) -> bool:
+        self._add(1)
+        return self.over or (self.hook is not None and self.hook(token))
+
+    def checked(self, chunk: Chunk) -> Chunk:
+        """Those that no hook saw are counted too, such as the last one."""
+        self._add(len(chunk.tokens) - self.seen)
+        if self.over:
+            raise self.engine.too_many()
+        return chunk
+
+    def _add(self, tokens: int) -> None:
+        self.seen += tokens
+        self.engine.generated += tokens
+        self.over = self.over or self.engine.generated > self.engine.max_generated

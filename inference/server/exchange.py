@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from laconic.inference.ledger import Ledger
 from laconic.inference.server.gate import Gate, closing
@@ -22,7 +22,7 @@ class Exchange:
     """Answers one request.
 
     Args:
-        runs: One per completion; they tell `hear`.
+        runs: Makes one per completion, which tell `hear`; only once there is a place.
         shapes: Of the reply.
         reply: Where it goes.
         gate: To wait at.
@@ -33,7 +33,7 @@ class Exchange:
 
     def __init__(
         self,
-        runs: Callable[[Exchange], Sequence[Run]],
+        runs: Callable[[Exchange], Awaitable[Sequence[Run]]],
         shapes: Shapes,
         reply: Reply,
         gate: Gate,
@@ -43,7 +43,8 @@ class Exchange:
         beat: float,
         count: Callable[[Ledger], None],
     ) -> None:
-        self.runs = runs(self)
+        self.runs: Sequence[Run] = ()
+        self._make = runs
         self.shapes, self.reply, self.gate = shapes, reply, gate
         self.stream, self.remote, self.beat, self.count = stream, remote, beat, count
         self.first: float | None = None
@@ -83,6 +84,7 @@ class Exchange:
 
     async def _perform(self) -> None:
         async with self.gate:
+            self.runs = await self._make(self)
             try:
                 async with asyncio.TaskGroup() as group:
                     for run in self.runs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from laconic.inference.ledger import Ledger
 from laconic.inference.server.runs import Run
-from laconic.inference.server.wire import as_bytes
+from laconic.inference.server.wire import as_bytes, plain
 
 DONE = b"data: [DONE]\n\n"
 BEAT = b": waiting\n\n"
@@ -37,13 +37,20 @@ def account_of(run: Run) -> dict[str, Any]:
     answer = run.answer
     return {
         "policy": run.wanted.choice.name,
-        "parameters": dict(run.wanted.choice.parameters),
+        "parameters": plain(run.wanted.choice.parameters),
         "finish": run.finish,
         "answer": None if answer is None else answer.answer,
-        "confidence": None if answer is None else answer.confidence,
+        "confidence": None if answer is None else plain(answer.confidence),
         "seed": run.seed,
         "ledger": run.ask.ledger.to_json(),
+        **_searched(run),
     }
+
+
+def _searched(run: Run) -> dict[str, Any]:
+    """What a policy that searches asked for, and the ids of the documents that the model was shown."""
+    notes = {} if run.answer is None else run.answer.notes
+    return {name: notes[name] for name in ("citations", "searches", "retrieved_tokens") if name in notes}
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from laconic.inference.engine import Prompt
 from laconic.inference.opening import Opened
 from laconic.inference.policies.base import Answer, Scorer, run_policy
-from laconic.inference.server.counted import CountedEngine
+from laconic.inference.retrieval.protocol import Retriever
+from laconic.inference.server.counted import CountedBranch, CountedEngine
 from laconic.inference.server.visible import Field, Visible
 from laconic.inference.server.wanted import Wanted
 
@@ -26,7 +27,9 @@ class Run:
         index: Which of its completions this is: `n` for the first prompt, then `n` for the next.
         tell: Called whenever there is more to see, with this run, a field and its addition.
         max_branches: Open at once.
+        max_generated: Tokens, whatever for.
         scorer: Makes one for a prompt, for policies that need one.
+        retriever: For policies that search.
     """
 
     def __init__(
@@ -37,13 +40,17 @@ class Run:
         tell: Callable[[Run, Field, str], None],
         *,
         max_branches: int,
+        max_generated: int,
         scorer: Callable[[Prompt], Scorer] | None = None,
+        retriever: Retriever | None = None,
     ) -> None:
         self.wanted, self.index, self.tell = wanted, index, tell
         self.seed = wanted.seed + index % wanted.n
-        counted = replace(opened, engine=CountedEngine(opened.engine, max_branches))
+        engine = CountedEngine(opened.engine, max_branches=max_branches, max_generated=max_generated)
+        counted = replace(opened, engine=engine)
         prompt = wanted.prompts[index // wanted.n]
-        given = {"sampling": wanted.sampling, "seed": self.seed, "scorer": scorer and scorer(prompt)}
+        given: dict[str, Any] = {"sampling": wanted.sampling, "seed": self.seed}
+        given |= {"scorer": scorer and scorer(prompt), "retriever": retriever}
         self.ask = counted.ask(prompt, **given, listener=self._hear)
         tags = (self.ask.think_open, self.ask.think_close)
         thinks = self.ask.opens_thinking
@@ -98,7 +105,16 @@ class Run:
         self._heard += len(text)
         self._show(self.visible.add(text))
         if self.visible.stopped and self._task is not None:
-            self._task.cancel()
+            self._stop(self._task)
+
+    def _stop(self, task: asyncio.Task[Answer]) -> None:
+        """A stop string was met: what it was found in was returned, nothing else is wanted."""
+        thought = self.ask.opens_thinking or self.ask.think_open in "".join(self.ask.told)
+        for branch in self.ask.speakers:
+            assert isinstance(branch, CountedBranch)
+            branch.keep(thought=thought)
+        # Not at once: a policy that has nothing more to wait for ends by itself.
+        asyncio.get_running_loop().call_soon(task.cancel)
 
     def _show(self, parts: list[tuple[Field, str]]) -> None:
         for name, text in parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -13,6 +14,8 @@ from laconic.inference.engine import Prompt
 from laconic.inference.opening import Opened
 from laconic.inference.policies.base import Scorer
 from laconic.inference.policies.choose import Choice
+from laconic.inference.policies.retrieving import within
+from laconic.inference.retrieval.protocol import Retriever
 from laconic.inference.server.choosing import Menu
 from laconic.inference.server.exchange import Exchange
 from laconic.inference.server.gate import Gate
@@ -26,6 +29,8 @@ from laconic.inference.server.wire import Reply
 from laconic.inference.trace import prompt_text
 
 UNKNOWN_POSITIONS_TOKENS = 4096
+CHARACTERS_PER_POSITION = 32
+"""A longer prompt is refused unread. Text has about four characters to a token; so many have only long blanks."""
 
 
 class Service:
@@ -37,6 +42,7 @@ class Service:
         name: The model's, as clients ask for it; by default the engine's.
         settings: Limits and defaults.
         scorer: Makes one for a prompt, for policies that need one.
+        retriever: For policies that search; closed with the engine.
 
     Raises:
         LaunchError: the engine cannot run the default policy.
@@ -50,16 +56,20 @@ class Service:
         name: str | None = None,
         settings: Settings | None = None,
         scorer: Callable[[Prompt], Scorer] | None = None,
+        retriever: Retriever | None = None,
     ) -> None:
+        self.retriever = retriever
         self.opened, self.settings, self.scorer = opened, settings or Settings(), scorer
         self.name, self.created = name or opened.name, int(time.time())
-        self.menu = Menu(default, opened.engine, scorer is not None, self.settings.allowed)
+        self.menu = Menu(default, opened.engine, scorer is not None, self.settings.allowed, retriever is not None)
         self.menu.check_default()
         self.positions = _positions(opened)
         most = self.settings.max_tokens or (
             UNKNOWN_POSITIONS_TOKENS if self.positions is None else max(1, self.positions * 3 // 4)
         )
-        self.rules = Rules(self.name, self.menu, self.settings, most, self.room)
+        self.max_generated = self.settings.max_request_tokens or self.settings.max_branches * most
+        characters = None if self.positions is None else self.positions * CHARACTERS_PER_POSITION
+        self.rules = Rules(self.name, self.menu, self.settings, min(most, self.max_generated), characters)
         self.gate = Gate(at_once=self.settings.at_once, queue=self.settings.queue)
         self.meters = Meters(lambda: self.gate.inside, lambda: self.gate.waiting)
         self.exchanges: set[Exchange] = set()
@@ -72,7 +82,7 @@ class Service:
     def exchange(self, wanted: Wanted, reply: Reply) -> Exchange:
         """What answers a request."""
         return Exchange(
-            lambda exchange: [self._run(wanted, index, exchange) for index in range(wanted.n * len(wanted.prompts))],
+            lambda exchange: self._runs(wanted, exchange),
             Shapes(self.name, wanted.chat, wanted.include_usage),
             reply,
             self.gate,
@@ -82,8 +92,8 @@ class Service:
             count=self.meters.count,
         )
 
-    def room(self, prompt: Prompt) -> int | None:
-        """Tokens that fit after a prompt; None if that is not known.
+    async def room(self, prompt: Prompt) -> int | None:
+        """Tokens that fit after a prompt; None if that is not known. The engine has it encoded from now on.
 
         Raises:
             Refused: the chat template does not take it, or it leaves no room.
@@ -91,13 +101,12 @@ class Service:
         if self.opened.tokenizer is None:
             return None
         try:
-            text = prompt_text(self.opened.tokenizer, prompt)
+            length = await self._encode_ahead(prompt)
         except jinja2.TemplateError as error:
             message = f"the model's chat template does not take these messages: {error}"
             raise Refused(400, message, param="messages") from None
-        if self.positions is None:
+        if self.positions is None or length is None:
             return None
-        length = len(self.opened.tokenizer(text, add_special_tokens=False)["input_ids"])
         if length >= self.positions:
             message = f"the prompt has {length} tokens, and the model {self.positions} positions"
             raise Refused(400, message, param="messages", code="context_length_exceeded")
@@ -114,6 +123,8 @@ class Service:
         self.gate.close()
         self._cut()
         await self.opened.engine.aclose()
+        if self.retriever is not None:
+            await self.retriever.aclose()
 
     def card(self) -> dict[str, Any]:
         """The model, as ``/v1/models`` shows it."""
@@ -125,9 +136,23 @@ class Service:
         facts = {"id": self.name, "object": "model", "created": self.created, "owned_by": "laconic"}
         return facts | {"laconic": extension}
 
+    async def _encode_ahead(self, prompt: Prompt) -> int | None:
+        """A prompt's tokens. Not on the event loop: while a long text is encoded, others are answered."""
+        encode = getattr(self.opened.engine, "encode_ahead", None)
+        if encode is not None:
+            return await encode(prompt)
+        await asyncio.to_thread(prompt_text, self.opened.tokenizer, prompt)
+        return None
+
+    async def _runs(self, wanted: Wanted, exchange: Exchange) -> list[Run]:
+        wanted = wanted.fitted([await self.room(prompt) for prompt in wanted.prompts])
+        return [self._run(wanted, index, exchange) for index in range(wanted.n * len(wanted.prompts))]
+
     def _run(self, wanted: Wanted, index: int, exchange: Exchange) -> Run:
-        most = self.settings.max_branches
-        return Run(self.opened, wanted, index, exchange.hear, max_branches=most, scorer=self.scorer)
+        given = {"max_branches": self.settings.max_branches, "max_generated": self.max_generated}
+        given |= {"scorer": self.scorer, "retriever": self.retriever}
+        wanted = replace(wanted, policy=within(wanted.policy, self.positions))
+        return Run(self.opened, wanted, index, exchange.hear, **given)
 
     def _cut(self) -> None:
         for exchange in list(self.exchanges):

@@ -32,6 +32,9 @@ class Settings:
     """Completions of one request: `n` times its prompts."""
     max_branches: int = 64
     """Open branches of one completion, forks included."""
+    max_request_tokens: int | None = None
+    """Generated tokens of one completion, whatever for: samples, probes, what is discarded. None: as many as
+    `max_branches` completions of the largest size. Lower than `max_tokens`, it is the most of that too."""
     body_seconds: float = 30.0
     """For a request's body to arrive."""
     close_seconds: float = 10.0
@@ -44,7 +47,7 @@ class Settings:
     """Policies that a request may name; None: all that the engine can run."""
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "at_once", "max_body", "max_n", "max_branches"):
+        for name in ("max_tokens", "at_once", "max_body", "max_n", "max_branches", "max_request_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"serve: {name}={value}", cure="give at least 1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.inference.engine import Prompt, Sampling
+from laconic.inference.engines.encoded import characters
 from laconic.inference.policies.base import Policy
 from laconic.inference.policies.choose import Choice
 from laconic.inference.server.choosing import Menu
@@ -70,6 +71,8 @@ class Wanted:
     choice: Choice
     policy: Policy
     sampling: Sampling
+    named: str | None
+    """The field with its `max_tokens`; None: no field says how many, and `sampling` has the most."""
     seed: int
     """Of the first completion of each prompt; the next ones have the next numbers."""
     stops: tuple[str, ...]
@@ -78,6 +81,27 @@ class Wanted:
     separate: bool
     """Thinking is shown in a field of its own."""
     chat: bool
+
+    def fitted(self, rooms: Iterable[int | None]) -> Wanted:
+        """The same within what the prompts leave: three quarters of it for who names no number.
+
+        Args:
+            rooms: Tokens that fit after each prompt, as far as they are known.
+
+        Raises:
+            Refused: more are asked for.
+        """
+        least = min((room for room in rooms if room is not None), default=None)
+        given = self.sampling.max_tokens
+        if least is None:
+            return self
+        if self.named is None:
+            # Not all of the room, so that there is some for what policies put in.
+            return replace(self, sampling=replace(self.sampling, max_tokens=min(given, max(1, least * 3 // 4))))
+        if given > least:
+            message = f"the prompt leaves room for {least} tokens, and {self.named} is {given}"
+            raise Refused(400, message, param=self.named, code="context_length_exceeded")
+        return self
 
 
 @dataclass(frozen=True)
@@ -90,8 +114,8 @@ class Rules:
     settings: Settings
     most_tokens: int
     """Of one completion."""
-    room: Callable[[Prompt], int | None]
-    """Tokens that fit after a prompt, as far as it is known; refuses a prompt that the model cannot be asked."""
+    most_characters: int | None = None
+    """Of a prompt. It is looked at before anything is done with the text."""
 
     def read(self, body: dict[str, Any], *, chat: bool) -> Wanted:
         """A request's body as what it wants.
@@ -107,17 +131,20 @@ class Rules:
         fields.refuse_unknown(_READ | _HARMLESS | {"messages" if chat else "prompt"}, _NEUTRAL)
         self._check_model(fields)
         prompts = (prompt_of_chat(fields),) if chat else prompts_of_completion(fields, most=self.settings.max_n)
+        self._check_length(prompts)
         n = fields.whole("n", 1, least=1, most=self.settings.max_n)
         if n * len(prompts) > self.settings.max_n:
             raise wrong("n", f"times the number of prompts must be {self.settings.max_n} at most")
         choice = self.menu.pick(fields.body.get("policy"))
         stream = fields.get("stream", bool, False)
+        max_tokens, named = self._max_tokens(fields)
         return Wanted(
             prompts=prompts,
             n=n,
             choice=choice,
             policy=choice.build(),
-            sampling=self._sampling(fields, prompts),
+            sampling=self._sampling(fields, max_tokens),
+            named=named,
             seed=_seed(fields),
             stops=fields.texts("stop", most=STOPS, longest=LONGEST_STOP),
             stream=stream,
@@ -132,29 +159,29 @@ class Rules:
             message = f"there is no model {short(asked)!r} here; this server has {self.name!r}"
             raise Refused(404, message, param="model", code="model_not_found")
 
-    def _sampling(self, fields: Fields, prompts: tuple[Prompt, ...]) -> Sampling:
+    def _check_length(self, prompts: tuple[Prompt, ...]) -> None:
+        longest = max(map(characters, prompts))
+        if self.most_characters is not None and longest > self.most_characters:
+            message = f"the prompt has {longest} characters, and {self.most_characters} are the most for this model"
+            raise Refused(400, message, param="messages", code="context_length_exceeded")
+
+    def _sampling(self, fields: Fields, max_tokens: int) -> Sampling:
         top_k = fields.whole("top_k", -1, least=-1, most=1 << 20)
         return Sampling(
             temperature=fields.number("temperature", self.settings.temperature, least=0.0, most=2.0),
             # 0 is OpenAI's lower end, and means the most likely token.
             top_p=max(1e-9, fields.number("top_p", 1.0, least=0.0, most=1.0)),
             top_k=top_k if top_k > 0 else None,
-            max_tokens=self._max_tokens(fields, prompts),
+            max_tokens=max_tokens,
         )
 
-    def _max_tokens(self, fields: Fields, prompts: tuple[Prompt, ...]) -> int:
-        """The new name or the old one; without either, the most, or three quarters of what prompts leave."""
-        rooms = [room for room in map(self.room, prompts) if room is not None]
+    def _max_tokens(self, fields: Fields) -> tuple[int, str | None]:
+        """The new name or the old one, and which; without either, the most."""
         name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
         if "max_completion_tokens" in fields and fields.body.get("max_tokens", fields.body[name]) != fields.body[name]:
             raise wrong("max_tokens", "and max_completion_tokens must be the same; give one of them")
-        # Not all of the room, so that there is some for what policies put in.
-        usual = min([self.most_tokens, *(max(1, room * 3 // 4) for room in rooms)])
-        given = fields.whole(name, usual, least=1, most=self.most_tokens)
-        if rooms and given > min(rooms):
-            message = f"the prompt leaves room for {min(rooms)} tokens, and {name} is {given}"
-            raise Refused(400, message, param=name, code="context_length_exceeded")
-        return given
+        given = fields.whole(name, self.most_tokens, least=1, most=self.most_tokens)
+        return given, name if name in fields else None
 
 
 def _seed(fields: Fields) -> int:

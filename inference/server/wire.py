@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -54,7 +55,21 @@ class Reply:
 
 def as_bytes(body: Any) -> bytes:
     """As JSON, all ASCII."""
-    return json.dumps(body).encode("ascii")
+    return json.dumps(body, allow_nan=False).encode("ascii")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite, and what else it has no form for, as texts.
+
+    >>> plain({"threshold": float("inf"), 1: [0.5, None]})
+    {'threshold': 'inf', '1': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    held = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if held else str(value)
 
 
 async def attended(work: Coroutine[Any, Any, None], receive: Receive, reply: Reply) -> bool:

@@ -109,7 +109,7 @@ def test_the_words_are_never_drawn_and_the_bias_is_what_it_says(on_tiny_model):
         ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": "1 + 2 ="}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        logits = model(**ids).logits[0, -1].double()
+        logits = model(**ids).logits[0, -1].detach().double()
         logits[4] += 3.5
         logits[9] -= 1.25
         assert first.id == int(logits.argmax())
