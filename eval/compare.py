@@ -19,13 +19,16 @@ from laconic.data_gen.scorers import find_scorer
 from laconic.eval import policy_table
 from laconic.eval.cost import budget_grid
 from laconic.eval.policy_results import NONE, Prices, measure_policies
-from laconic.eval.policy_runs import Questions, check_choice, run_choice
+from laconic.eval.policy_runs import Questions, check_choice, run_choice, shown
 from laconic.eval.provenance import provenance
 from laconic.eval.report import images_of, policy_pictures
 from laconic.eval.results import Settings
 from laconic.inference.engine import Sampling
 from laconic.inference.opening import Opened, open_engine
 from laconic.inference.policies.choose import Choice, choice_of
+from laconic.inference.retrieval.batching import BatchingRetriever
+from laconic.inference.retrieval.opening import open_retriever
+from laconic.inference.retrieval.protocol import Retriever
 from laconic.recipes.policy_entry import file_name
 from laconic.rewards.errors import LaconicError, LaunchError
 from laconic.rewards.jsonl import write_atomic
@@ -53,6 +56,8 @@ class Comparison:
     scorer: str | None
     server: str
     tokenizer: str | None
+    retriever: str | None
+    """Where policies search."""
     prices: Prices | None
 
     @classmethod
@@ -60,6 +65,7 @@ class Comparison:
         """The contents of `compare.json`."""
         given: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         given |= {
+            "retriever": given.get("retriever"),
             "policies": tuple(choice_of(entry) for entry in given["policies"]),
             "sampling": Sampling(**given["sampling"]),
             "prices": Prices(**given["prices"]) if given["prices"] else None,
@@ -77,12 +83,17 @@ def compare(folder: Path) -> list[LaunchError]:
         LaconicError: the model cannot be opened, a policy cannot work with it, or no policy at all did not fail.
     """
     comparison, problems = Comparison.read(folder), list(read_problems(folder / "problems.jsonl"))
+    if comparison.scorer is not None:
+        _check_scorer(comparison.scorer, problems)
     opened = open_engine(comparison.model, server=comparison.server, tokenizer=comparison.tokenizer)
+    retriever = BatchingRetriever(open_retriever(comparison.retriever)) if comparison.retriever else None
     with asyncio.Runner() as runner:
         try:
-            asked, failed = _ask(comparison, opened, problems, folder, runner)
+            asked, failed = _ask(comparison, opened, retriever, problems, folder, runner)
         finally:
             runner.run(opened.engine.aclose())
+            if retriever is not None:
+                runner.run(retriever.aclose())
     results = {
         "policies": measure_policies(
             problems, {comparison.name: asked}, _settings(comparison), prices=comparison.prices
@@ -99,8 +110,20 @@ def compare(folder: Path) -> list[LaunchError]:
     return failed
 
 
+def _check_scorer(name: str, problems: Sequence[Problem]) -> None:
+    """Before anything is loaded: it can be made for every problem."""
+    make = find_scorer(name)
+    for problem in problems:
+        make(problem)
+
+
 def _ask(
-    comparison: Comparison, opened: Opened, problems: Sequence[Problem], folder: Path, runner: asyncio.Runner
+    comparison: Comparison,
+    opened: Opened,
+    retriever: Retriever | None,
+    problems: Sequence[Problem],
+    folder: Path,
+    runner: asyncio.Runner,
 ) -> tuple[dict[str, list[Rollout]], list[LaunchError]]:
     """Rollouts by label, no policy first, and the errors of policies that could not answer everything."""
     scorer = find_scorer(comparison.scorer) if comparison.scorer else None
@@ -110,9 +133,10 @@ def _ask(
         samples=comparison.samples,
         seed=comparison.seed,
         scorer=scorer,
+        retriever=retriever,
     )
     for choice in comparison.policies:
-        check_choice(choice, opened.engine, scorer=scorer is not None)
+        check_choice(choice, opened.engine, scorer=scorer is not None, retriever=retriever is not None)
     asked, failed = {}, []
     for choice in (Choice("plain", label=NONE), *comparison.policies):
         path = folder / "rollouts" / f"{file_name(choice.label)}.jsonl"
@@ -125,7 +149,7 @@ def _ask(
                 raise
             failed.append(error)
         else:
-            print(f"{choice.label}: {len(asked[choice.label])} answers", flush=True)
+            print(f"{shown(choice.label)}: {len(asked[choice.label])} answers", flush=True)
     return asked, failed
 
 

@@ -54,8 +54,11 @@ def _verdict(pair: Mapping[str, Any]) -> str:
 
 def tokens_clause(pair: Mapping[str, Any]) -> str:
     """How the lengths compare, as a main clause without a full stop."""
+    share = percent(pair["token_ratio"])
+    if pair["token_ratio_ci"] is None:
+        return f"{pair['model']} used {share} of {pair['baseline']}'s tokens (too few problems to generalise)"
     low, high = pair["token_ratio_ci"]
-    share, span = percent(pair["token_ratio"]), f"95 % CI {100 * low:.0f} to {100 * high:.0f} %"
+    span = f"95 % CI {100 * low:.0f} to {100 * high:.0f} %"
     if low <= 1 <= high:
         return f"{pair['model']} uses about as many tokens as {pair['baseline']} ({share}, {span})"
     return f"{pair['model']} uses {share} of {pair['baseline']}'s tokens ({span})"

@@ -27,8 +27,8 @@ def accuracy_against_tokens(rows: Sequence[Mapping[str, Any]], theme: Theme) -> 
         axis.errorbar(
             row["tokens"],
             100 * row["accuracy"],
-            xerr=1.96 * row["tokens_se"],
-            yerr=196 * row["accuracy_se"],
+            xerr=1.96 * (row["tokens_se"] or 0.0),  # None: not known
+            yerr=196 * (row["accuracy_se"] or 0.0),
             fmt=MARKERS[place % len(MARKERS)],
             color=theme.color(place),
             markersize=9,

@@ -60,8 +60,8 @@ def _point(axis: Any, row: Mapping[str, Any], color: str) -> None:
     axis.errorbar(
         row["tokens"],
         100 * row["accuracy"],
-        xerr=1.96 * row["tokens_se"],
-        yerr=196 * row["accuracy_se"],
+        xerr=1.96 * (row["tokens_se"] or 0.0),  # None: not known
+        yerr=196 * (row["accuracy_se"] or 0.0),
         fmt="o",
         color=color,
         markersize=4,

@@ -4,7 +4,8 @@ The layout, below the key ``"policies"``; `policy` is ``"none"`` for the model b
 
     {"rows":   [{"eval", "model", "policy", "task", everything that `laconic.eval.rows.row` measures,
                  "name", "parameters", "coverage", "accuracy_answered", "by_role", "by_fate", "forced", "prompt",
-                 "cached", "scored", "critical_path", "seconds", "exact", "price", "price_per_correct"}],
+                 "cached", "scored", "critical_path", "seconds", "exact", "price", "price_per_correct", and "searches"
+                 of policies that search}],
      "paired": [{"eval", "model", "policy", "baseline", "task", everything that `laconic.eval.paired.compare` says,
                  "d_tokens", "d_tokens_p", "d_tokens_p_holm", "tokens_verdict", "accuracy_verdict", "saves",
                  "says"}]}
@@ -24,7 +25,7 @@ from laconic.eval.paired import adjust, compare
 from laconic.eval.results import Settings, replicates, tasks_of
 from laconic.eval.rows import frontier, row
 from laconic.eval.samples import Samples, collect, scorable
-from laconic.eval.stats import clustered_se, holm, two_sided_p
+from laconic.eval.stats import difference_p, holm
 from laconic.inference.ledger import FATES, ROLES
 from laconic.rewards.records import Problem, Rollout
 
@@ -40,7 +41,7 @@ _ACCURACY = {
     "lost": "less often right",
     "open": "no significant {change}",
 }
-_TOKENS = {"fewer": "saves tokens", "more": "costs more", "same": "similar tokens"}
+_TOKENS = {"fewer": "saves tokens", "more": "costs more", "same": "no significant change of tokens"}
 
 Asked = Mapping[str, Mapping[str, Sequence[Rollout]]]
 """Rollouts by model and by policy; no policy is the first of each model."""
@@ -143,7 +144,14 @@ def _spent(part: _Part, prices: Prices | None) -> dict[str, Any]:
         **counts,
         "exact": all(ledger["exact"]["generated"] for ledger in ledgers),
         **_money(part, counts, prices),
+        **_searched(part),
     }
+
+
+def _searched(part: _Part) -> dict[str, float]:
+    """Mean searches, where answers were searched for."""
+    made = [len(meta["searches"]) for meta in part.metas if "searches" in meta]
+    return {"searches": float(np.mean(made))} if made else {}
 
 
 def _tokens(ledgers: Sequence[Mapping[str, Any]], wanted: Callable[[str, str], bool]) -> float:
@@ -189,8 +197,7 @@ def _pairs(model: str, task: str, parts: Mapping[str, _Part], settings: Settings
             limit=settings.budgets[-1],
         )
         more = part.samples.tokens.mean(axis=1) - base.tokens.mean(axis=1)
-        tokens = {"d_tokens": float(more.mean())}
-        tokens["d_tokens_p"] = two_sided_p(tokens["d_tokens"], clustered_se(more, base.clusters))
+        tokens = {"d_tokens": float(more.mean()), "d_tokens_p": difference_p(more, clusters=base.clusters)}
         named = {"eval": settings.name, "model": model, "policy": policy, "baseline": NONE, "task": task}
         pairs.append({**named, **compared, **tokens})
     return pairs

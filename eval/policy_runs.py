@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from laconic.data_gen.progress import Progress
 from laconic.data_gen.rollouts import FLUSH_SECONDS, Key, request_seed, write_ordered
 from laconic.eval.asking import ask_about, verdict_of
+from laconic.eval.policy_digests import parameter_files
 from laconic.inference.engine import Engine, Sampling, check_capabilities
 from laconic.inference.opening import Opened
 from laconic.inference.policies import run_policy
 from laconic.inference.policies.base import Answer, Ask, Scorer
 from laconic.inference.policies.choose import Choice
+from laconic.inference.policies.retrieving import check_retriever, within
+from laconic.inference.retrieval.protocol import Retriever
 from laconic.rewards.errors import DataError, LaconicError, LaunchError
 from laconic.rewards.jsonl import JsonlAppender
 from laconic.rewards.records import Problem, Rollout, read_rollouts
@@ -47,6 +50,8 @@ class Questions:
     """For policies that need one."""
     engines: Mapping[str, Engine] = field(default_factory=dict)
     """For policies that ask several."""
+    retriever: Retriever | None = None
+    """For policies that search."""
 
     @property
     def keys(self) -> list[Key]:
@@ -57,7 +62,8 @@ class Questions:
         """One question; equal for all policies."""
         seed = request_seed(self.seed, problem.id, sample)
         scorer = self.scorer(problem) if self.scorer else None
-        return ask_about(problem, opened, sampling=self.sampling, seed=seed, scorer=scorer, engines=self.engines)
+        given = {"scorer": scorer, "engines": self.engines, "retriever": self.retriever}
+        return ask_about(problem, opened, sampling=self.sampling, seed=seed, **given)
 
 
 def run_choice(
@@ -79,40 +85,47 @@ def run_choice(
         All rollouts, ordered by problem and sample, as they now stand in the file.
 
     Raises:
-        DataError: the file is another policy's.
+        DataError: the file is another policy's, or a file that the policy reads was another when it was asked.
         LaunchError: the engine lacks something, or questions failed; the answers to all others are in the file.
     """
-    check_choice(choice, opened.engine, scorer=questions.scorer is not None)
+    given = {"scorer": questions.scorer is not None, "retriever": questions.retriever is not None}
+    check_choice(choice, opened.engine, **given)
     path.parent.mkdir(parents=True, exist_ok=True)
     with JsonlAppender(path) as out:
-        there = _read(path, choice)
+        files = parameter_files(choice.parameters)
+        there = _read(path, choice, files)
         todo = [key for key in questions.keys if key not in there]
         if todo:
-            label = f"{source}, {choice.label}"
+            label = f"{source}, {shown(choice.label)}"
             progress = Progress(label, done=len(questions.keys) - len(todo), total=len(questions.keys))
-            desk = _Desk(choice, opened, questions, source, out, progress, there)
+            desk = _Desk(choice, opened, questions, source, out, progress, there, files)
             runner.run(desk.answer(todo))
             desk.complain(path)
     return write_ordered(path, (there[key] for key in questions.keys))
 
 
-def check_choice(choice: Choice, engine: Engine, *, scorer: bool) -> None:
+def check_choice(choice: Choice, engine: Engine, *, scorer: bool, retriever: bool = False) -> None:
     """Refuse before the first question what cannot work.
 
     Raises:
-        LaunchError: the engine lacks something, or there is no scorer where one is needed.
+        LaunchError: the engine lacks something, or there is no scorer or retriever where one is needed.
     """
     registered = choice.registered
     check_capabilities(engine, registered.requires, who=f"policy {choice.label}")
-    if registered.scorer and not scorer:
+    if registered.lacks_scorer(choice.build()) and not scorer:
         raise LaunchError(f"policy {choice.label} needs a scorer", cure="name one: steps, gold or module:function")
+    check_retriever(registered, retriever=retriever)
 
 
-def _read(path: Path, choice: Choice) -> dict[Key, Rollout]:
+def _read(path: Path, choice: Choice, files: Mapping[str, str]) -> dict[Key, Rollout]:
     there = {(rollout.problem_id, rollout.sample): rollout for rollout in read_rollouts(path)}
     for rollout in there.values():
         if rollout.meta.get("name") != choice.name or rollout.meta.get("parameters") != _plain(choice.parameters):
             raise DataError(f"{path} holds answers of another policy than {choice}", cure="delete it, or relabel one")
+        if (was := rollout.meta.get("files", {})) != files:
+            changed = next(name for name in {**was, **files} if was.get(name) != files.get(name))
+            message = f"{path} holds answers of {choice} with another content of {changed}"
+            raise DataError(message, cure="delete it, or give the policy another label")
     return there
 
 
@@ -127,6 +140,8 @@ class _Desk:
     out: JsonlAppender
     progress: Progress
     there: dict[Key, Rollout]
+    files: Mapping[str, str]
+    """Digests of the files that the policy reads."""
     failures: list[tuple[Key, Exception]] = field(default_factory=list)
     flushed: float = field(default_factory=time.monotonic)
 
@@ -148,8 +163,10 @@ class _Desk:
 
     async def _one(self, key: Key, problem: Problem) -> None:
         ask = self.questions.ask(self.opened, problem, key[1])
-        answer = await run_policy(self.choice.build(), ask)
+        answer = await run_policy(within(self.choice.build(), self.opened.positions), ask)
         rollout = rollout_of(answer, ask, problem, sample=key[1], choice=self.choice, source=self.source)
+        if self.files:
+            rollout = replace(rollout, meta={**rollout.meta, "files": dict(self.files)})
         self.there[key] = rollout
         self.out.append(rollout.to_json())
         self.progress.add(rollout.tokens)
@@ -175,6 +192,11 @@ class _Desk:
             f"problem {problem_id!r}, sample {sample}: {why}",
             cure=f"{cure}, and run it again; the other answers are kept in {path}",
         ) from error
+
+
+def shown(label: str) -> str:
+    """What a person reads of a policy's label."""
+    return "no policy" if label == "none" else label
 
 
 def at_once(choice: Choice, engine: Engine) -> int:
@@ -211,6 +233,7 @@ def rollout_of(answer: Answer, ask: Ask, problem: Problem, *, sample: int, choic
             "abstained": answer.finish == "abstained",
             "confidence": answer.confidence,
             "ledger": ledger.to_json(),
+            **{name: answer.notes[name] for name in ("searches", "citations") if name in answer.notes},
         },
     )
 

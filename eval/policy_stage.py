@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laconic.data_gen.retrievers import open_for
 from laconic.data_gen.scorers import find_scorer
 from laconic.eval.policy_results import NONE, Prices, measure_policies
 from laconic.eval.policy_runs import Questions, check_choice, run_choice
@@ -14,6 +16,7 @@ from laconic.eval.results import Settings
 from laconic.inference.ledger import FATES, ROLES
 from laconic.inference.opening import open_engine
 from laconic.inference.policies.choose import Choice
+from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.trace import prompt_text
 from laconic.recipes.policy_entry import file_name
 from laconic.rewards.records import Problem, Rollout
@@ -53,18 +56,23 @@ def run_policies(opened: Opened, problems: Sequence[Problem], plain: Rollouts) -
 
 def _run_model(opened: Opened, name: str, questions: Questions, plain: Sequence[Rollout]) -> dict[str, list[Rollout]]:
     stage, config, role = opened.stage, opened.stage.config, f"model:{name}"
+    retriever = None if stage.search is None else BatchingRetriever(open_for(stage))
+    questions = replace(questions, retriever=retriever)
     engine = open_engine(opened.model_dir(role), dtype=stage.model.dtype, revision=opened.revision(role))
     lengths = {problem.id: _prompt_tokens(engine.tokenizer, problem) for problem in questions.problems}
     asked = {NONE: without_policy(plain, lengths)}
     with asyncio.Runner() as runner:
         try:
             for choice in _choices(config, name):
-                check_choice(choice, engine.engine, scorer=questions.scorer is not None)
+                given = {"scorer": questions.scorer is not None, "retriever": retriever is not None}
+                check_choice(choice, engine.engine, **given)
             for choice in _choices(config, name):
                 path = policy_file(opened.work, name, choice.label)
                 asked[choice.label] = run_choice(choice, engine, questions, runner=runner, path=path, source=name)
         finally:
             runner.run(engine.engine.aclose())
+            if retriever is not None:
+                runner.run(retriever.aclose())
     return asked
 
 
@@ -101,18 +109,21 @@ def without_policy(rollouts: Sequence[Rollout], prompt_tokens: Mapping[str, int]
 
 
 def _alone(rollout: Rollout, prompt: int | None) -> Rollout:
+    told = rollout.meta.get("search", {})
     roles = {"think": rollout.think_tokens, "answer": rollout.answer_tokens}
     ledger = {
         "generated": rollout.tokens,
         "by_role": {role: {fate: roles.get(role, 0) * (fate == "kept") for fate in FATES} for role in ROLES},
-        "forced": 0,
-        "prompt": prompt,
+        "forced": told.get("retrieved_tokens", 0) + told.get("forced_tokens", 0),
+        "prompt": told.get("prompt_tokens", prompt),
         "cached": 0,
         "scored": 0,
         "critical_path": rollout.tokens,
-        "seconds": None,
+        "seconds": told.get("seconds"),
         "exact": {"generated": True, "prompt": True},
     }
     finish = "stop" if rollout.finished else "length"
     meta = {"policy": NONE, "name": NONE, "parameters": {}, "finish": finish, "abstained": False, "ledger": ledger}
+    if "searches" in told:
+        meta["searches"] = told["searches"]
     return Rollout(**{**rollout.to_json(), "meta": meta})

@@ -9,7 +9,7 @@ from typing import Any
 
 from laconic.eval.headline import percent, points
 from laconic.eval.policy_results import NONE
-from laconic.eval.table import bracket, number
+from laconic.eval.table import bracket, number, with_error
 
 ALONE = "no policy"
 """What a table calls no policy."""
@@ -81,6 +81,10 @@ def cells(block: Block) -> tuple[list[str], list[list[str]]]:
     if any(row["price_per_correct"] is not None for row in block.rows):
         header.append("price per right answer")
         lines = [[*line, money(row["price_per_correct"])] for line, row in zip(lines, block.rows, strict=True)]
+    if any("searches" in row for row in block.rows):
+        header.append("searches")
+        found = [f"{row['searches']:.2f}" if "searches" in row else "–" for row in block.rows]
+        lines = [[*line, cell] for line, cell in zip(lines, found, strict=True)]
     if not all(row["exact"] for row in block.rows):
         header.append("count")
         lines = [[*line, "exact" if row["exact"] else "estimate"] for line, row in zip(lines, block.rows, strict=True)]
@@ -93,8 +97,8 @@ def _cells(row: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str]:
     other = sum(tokens for role, tokens in roles.items() if role not in ("think", "answer"))
     return [
         label_of(row),
-        f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f}",
-        f"{row['tokens']:.1f} ± {row['tokens_se']:.1f}",
+        with_error(row, "accuracy", 100),
+        with_error(row, "tokens"),
         *(_compared(pair) if pair else ["–", "–", "–"]),
         number(row["critical_path"]),
         number(roles["think"]),

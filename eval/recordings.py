@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from laconic.data_gen.progress import Progress
 from laconic.data_gen.rollouts import FLUSH_SECONDS, Key, request_seed
 from laconic.eval.asking import ask_about, verdict_of
 from laconic.eval.policy_runs import at_once, check_choice
-from laconic.inference.about import About
+from laconic.inference.about import About, intended_line, intended_runs
 from laconic.inference.opening import Opened
 from laconic.inference.policies.base import Answer, Ask
 from laconic.inference.policies.choose import Choice
@@ -59,6 +59,9 @@ async def record_problems(
         _check_problems(path, there.values(), problems)
         wanted = [(problem.id, sample) for problem in problems for sample in range(samples)]
         todo = [key for key in wanted if key not in there]
+        if not intended_runs(path).issuperset(wanted):
+            out.append(intended_line([problem.id for problem in problems], samples))
+            out.flush()
         desk = _Desk(opened, about, choice, {problem.id: problem for problem in problems}, out, there)
         await desk.record(todo, Progress(about.policy, done=len(wanted) - len(todo), total=len(wanted)))
     return [there[key] for key in wanted]
@@ -130,7 +133,7 @@ class _Desk:
         def whole(answer: Answer) -> float:
             return float(bool(verdict_of(answer, ask, problem).correct))
 
-        return await record(
+        found = await record(
             self.choice.build(),  # type: ignore[arg-type]
             ask,
             question=problem.id,
@@ -139,6 +142,7 @@ class _Desk:
             problem=problem_digest(problem),
             whole=whole,
         )
+        return replace(found, cluster=str(problem.meta.get("cluster", "")))
 
 
 def _said(answer: str | None, ask: Ask) -> Answer:

@@ -49,8 +49,8 @@ def _cells(row: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str]:
     change, ratio, score = _paired_cells(pair) if pair else ["–"] * 3
     return [
         row["model"],
-        f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f}",
-        f"{row['tokens']:.1f} ± {row['tokens_se']:.1f}",
+        with_error(row, "accuracy", 100),
+        with_error(row, "tokens"),
         change,
         ratio,
         number(row["tokens_per_correct"]),
@@ -78,6 +78,12 @@ def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
 def bracket(interval: Sequence[float] | None, scale: float, form: str) -> str:
     """An interval as `` [low, high]``; nothing if it is undefined."""
     return "" if interval is None else f" [{scale * interval[0]:{form}}, {scale * interval[1]:{form}}]"
+
+
+def with_error(row: Mapping[str, Any], name: str, scale: float = 1) -> str:
+    """A mean and its standard error; a dash for one that cannot be known."""
+    error = row[f"{name}_se"]
+    return f"{scale * row[name]:.1f} ± {'–' if error is None else format(scale * error, '.1f')}"
 
 
 def number(value: float | None) -> str:

@@ -14,6 +14,12 @@ where a signal lies, so one candidate between two of them stands for every numbe
 tested in an order that was fixed before.
 
 The guarantee is for new questions from where the recorded ones came from, and for the policy as it was recorded.
+
+It is for a number of questions that was fixed before. Whoever calibrates, records more because it was refused, and
+calibrates again takes several looks, and each is a chance to be lucky: at the full level, six looks at doubling numbers
+of questions break a 95 % guarantee in 14 % of calibrations. So the k-th look is taken at `look_level`, and the chance
+that any of them breaks the limit stays below 1 - confidence, however many there are (`laconic.inference.looks` counts
+them).
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -38,7 +45,7 @@ class Unreachable(DataError):
     """No threshold is shown to keep the target; `questions` would be needed, as far as one can tell."""
 
     questions: int | None = None
-    """To calibrate on; None where more of the same would not show it."""
+    """To calibrate on, in the next look; None where more of the same would not show it."""
 
 
 # Thresholds played at once: few enough for memory, and most calibrations stop within the first.
@@ -95,6 +102,7 @@ def calibrate(
     model: str = "",
     settings: Mapping[str, Any] | None = None,
     held_out: Sequence[Recording] | None = None,
+    look: int | None = None,
 ) -> Calibration:
     """The cheapest threshold that is shown to keep the target.
 
@@ -108,6 +116,8 @@ def calibrate(
         model: Name of the model, for the artefact.
         settings: The policy's other parameters, for the artefact.
         held_out: Recordings of other questions, on which the choice is checked afterwards.
+        look: Which look at these questions this is, from 1 on, if there may be several: tests and bounds are then at
+            `look_level`. None: the only one, at the full level.
 
     Raises:
         Unreachable: no threshold that stops anything meets the target; the cure says how many questions would be
@@ -116,11 +126,12 @@ def calibrate(
             policy, or a question is on both sides.
     """
     tried = candidates(recordings, direction=direction)
-    accepted, tokens = _walk(recordings, tried, target, direction, bound)
+    strict = at_look(target, look)
+    accepted, tokens = _walk(recordings, tried, strict, direction, bound)
     if accepted < 2:
-        raise _unreachable(recordings, tried[:2], target, direction, bound, accepted)
+        raise _unreachable(recordings, tried[:2], target, direction, bound, accepted, look)
     threshold = float(tried[int(np.argmin(tokens))])
-    seen = check(recordings, threshold, target, direction=direction, bound=bound)
+    seen = check(recordings, threshold, strict, direction=direction, bound=bound)
     if seen.tokens >= seen.baseline_tokens:
         message = f"the cheapest threshold that meets the target generates {seen.tokens:.1f} tokens per question, "
         message += f"the plain policy {seen.baseline_tokens:.1f}: probes cost more than stopping saves"
@@ -139,8 +150,24 @@ def calibrate(
         model=model,
         version=metadata.version("laconic"),
         settings=dict(settings or {}),
-        held_out=_checked(recordings, held_out, threshold, target, direction, bound),
+        held_out=_checked(recordings, held_out, threshold, strict, direction, bound),
     )
+
+
+def look_level(confidence: float, look: int) -> float:
+    """The level of the k-th look: ``(1 - confidence) / (k (k + 1))``, which sums to 1 - confidence over all k.
+
+    Ours; any series with that sum would do. This one halves the level of the first look.
+
+    >>> [round(look_level(0.95, look), 5) for look in (1, 2, 3)]
+    [0.025, 0.00833, 0.00417]
+    """
+    return (1.0 - confidence) / (look * (look + 1))
+
+
+def at_look(target: Target, look: int | None) -> Target:
+    """The target at the confidence that the k-th look has to reach; itself for an only look."""
+    return target if look is None else replace(target, confidence=1.0 - look_level(target.confidence, look))
 
 
 def what_if(
@@ -155,15 +182,17 @@ def what_if(
 
 
 def split(recordings: Sequence[Recording], *, share: float, seed: int = 0) -> tuple[list[Recording], list[Recording]]:
-    """Part the questions, whatever the order of the recordings: those to calibrate on, and `share` of them held out."""
+    """Part the questions: those to calibrate on, and about `share` of them held out.
 
-    def place(question: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{question}".encode()).digest()
+    Which side a question is on depends on itself alone: it stays there when others are added, and its runs and
+    whatever else counts as the same question are on one side.
+    """
 
-    questions = sorted({item.id for item in recordings}, key=place)
-    apart = set(questions[: round(share * len(questions))])
-    kept = [item for item in recordings if item.id not in apart]
-    return kept, [item for item in recordings if item.id in apart]
+    def is_apart(item: Recording) -> bool:
+        place = hashlib.sha256(f"{seed}:{item.question}".encode()).digest()
+        return int.from_bytes(place[:8], "big") < share * 2**64
+
+    return [item for item in recordings if not is_apart(item)], [item for item in recordings if is_apart(item)]
 
 
 def _walk(
@@ -199,14 +228,16 @@ def _unreachable(
     direction: Direction,
     bound: Bound,
     accepted: int,
+    look: int | None,
 ) -> DataError:
     """The refusal: what failed, and how many questions would have been needed."""
     if len(safest) < 2:
         return DataError("the recordings have no checkpoints", cure=_NO_CHECKPOINTS)
     seen = replay(recordings, safest, direction=direction)
     losses, limit = target.scaled(target.losses(seen))
-    # Both the run that never stops and the first stop must pass.
-    needs = [questions_needed(c, limit, confidence=target.confidence, bound=bound) for c in losses.T[accepted:]]
+    # Both the run that never stops and the first stop must pass; whoever records more for it looks once more.
+    confidence = at_look(target, None if look is None else look + 1).confidence
+    needs = [questions_needed(c, limit, confidence=confidence, bound=bound) for c in losses.T[accepted:]]
     message = f"no threshold is shown to keep {str(target)!r} with {len(losses)} questions: "
     message += f"the safest that stops anything has a mean loss of {target.losses(seen)[:, 1].mean():.4f}"
     if None in needs:
@@ -228,7 +259,8 @@ def _checked(
 ) -> Check | None:
     if not held_out:
         return None
-    shared = {item.id for item in recordings} & {item.id for item in held_out}
+    ids, questions = {item.id for item in recordings}, {item.question for item in recordings}
+    shared = [item.id for item in held_out if item.id in ids or item.question in questions]
     if shared:
         raise DataError(f"question {min(shared)!r} is held out and calibrated on", cure="part them with `split`")
     return check(held_out, threshold, target, direction=direction, bound=bound)

@@ -24,7 +24,9 @@ _AGAIN = "calibrate again; a calibration is not to be edited"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A threshold on questions that had no part in choosing it. Bounds are one-sided, at the target's confidence."""
+    """A threshold on questions, those it was chosen on or others. Bounds are one-sided, at the target's confidence; for
+    one of several looks at that of the look.
+    """
 
     questions: int
     loss: float

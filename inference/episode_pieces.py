@@ -65,4 +65,5 @@ def _with_drawn(piece: Piece, ids: tuple[int, ...], chunk: Chunk) -> Piece:
     drawn = tuple(token for _, token in same)
     logprobs = tuple(token.logprob for token in drawn)
     known = bool(logprobs) and None not in logprobs
-    return replace(piece, drawn=len(drawn), logprobs=logprobs if known else None)
+    ended = chunk.tokens[-1].id if chunk.ended and chunk.tokens else None
+    return replace(piece, drawn=len(drawn), logprobs=logprobs if known else None, ended=ended)

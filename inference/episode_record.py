@@ -32,6 +32,8 @@ class Piece:
     token: what was left of that token was encoded anew."""
     logprobs: tuple[float | None, ...] | None = None
     """Of the drawn ids, where the engine reports them."""
+    ended: int | None = None
+    """The end-of-sequence token that the model drew after the ids. The branch goes on without it."""
 
 
 @dataclass(frozen=True, slots=True)

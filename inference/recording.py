@@ -28,6 +28,8 @@ Direction: TypeAlias = Literal["above", "below"]
 """Stop as soon as the signal is at least (a confidence) or at most (an entropy) the threshold."""
 ABOUT = "about"
 """Key of a file's first line, if it says what was recorded; see `laconic.inference.about`."""
+INTENDED = "intended"
+"""Key of lines that say which runs were to be recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Recording:
     """
 
     id: str
-    """The question. Several runs of one question are averaged: the question is the unit of every bound."""
+    """The question's name. The unit of every bound is not it but `question`."""
     loss: float
     """Of the full run."""
     tokens: int
@@ -65,6 +67,8 @@ class Recording:
     answer: str | None = None
     problem: str = ""
     """Digest of the question and its gold answer, where whoever recorded it gave one."""
+    cluster: str = ""
+    """Questions that are not independent of each other (one template, one passage) share it."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= item.loss <= 1.0 for item in (self, *self.checkpoints)):
@@ -73,6 +77,14 @@ class Recording:
             raise DataError(f"recording {self.id!r}: a signal that is not a number", cure="leave that checkpoint out")
         if min(self.probes, *(item.tokens for item in (self, *self.checkpoints))) < 0:
             raise DataError(f"recording {self.id!r}: a negative count of tokens", cure="record the run again")
+
+    @property
+    def question(self) -> str:
+        """What is one observation: the cluster if there is one, else the question by its digest, else the id.
+
+        Several runs of one are averaged, under however many ids they stand.
+        """
+        return next(f"{name} {value}" for name in ("cluster", "problem", "id") if (value := getattr(self, name)))
 
     def smoothed(self, alpha: float) -> Recording:
         """The same run with the exponential mean of the signal, for `risk_controlled_stop` with this `alpha`.
@@ -93,18 +105,19 @@ class Recording:
 
     def to_json(self) -> dict[str, Any]:
         """The recording as a JSON object."""
-        return asdict(self)
+        row = asdict(self)
+        return row if self.cluster else {key: value for key, value in row.items() if key != "cluster"}
 
 
 def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
-    """Read a JSON Lines file; a first line that says what was recorded is passed over.
+    """Read a JSON Lines file; lines that say what was recorded, or was to be, are passed over.
 
     Raises:
         DataError: a line is not a recording, or a run is there twice.
     """
     found: list[Recording] = []
     for number, row in numbered_rows(path):
-        if ABOUT in row:
+        if ABOUT in row or INTENDED in row:
             continue
         try:
             found.append(Recording.from_json(row))
@@ -164,6 +177,7 @@ class Replay:
     """What m thresholds would have done to n questions; runs of one question are averaged."""
 
     questions: tuple[str, ...]
+    """(n,) ids; of several of one question the first."""
     thresholds: Array
     """(m,)."""
     loss: Array
@@ -205,9 +219,9 @@ def replay(recordings: Sequence[Recording], thresholds: ArrayLike, *, direction:
         raise DataError("no recordings", cure="record the unstopped policy on some questions first")
     check_distinct(recordings)
     at = np.atleast_1d(np.asarray(thresholds, dtype=float))
-    questions = tuple(dict.fromkeys(item.id for item in recordings))
-    row_of = {question: row for row, question in enumerate(questions)}
-    rows = np.array([row_of[item.id] for item in recordings])
+    row_of = {question: row for row, question in enumerate(dict.fromkeys(item.question for item in recordings))}
+    rows = np.array([row_of[item.question] for item in recordings])
+    questions = tuple(recordings[place].id for place in np.unique(rows, return_index=True)[1])
     counts = np.bincount(rows)
 
     def averaged(values: Array) -> Array:

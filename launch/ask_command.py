@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from laconic.inference.engine import Sampling
+from laconic.inference.engine import Engine, Sampling
 from laconic.inference.opening import Opened
 from laconic.inference.policies.base import Answer, Ask, Scorer, run_policy
 from laconic.inference.policies.calibrated import Calibrated
 from laconic.inference.policies.choose import Choice, parse_choice
+from laconic.inference.policies.needs import OWN_SCORER, check_needs
+from laconic.inference.policies.retrieving import within
 from laconic.launch.ask_text import Screen, Splitter, print_account
 from laconic.launch.engine_argument import completion_tokens, open_model
+from laconic.launch.retriever_argument import open_argument
 from laconic.rewards.errors import LaconicError, RecipeError
 from laconic.rewards.jsonl import dumps
 from laconic.rewards.records import Problem
@@ -39,6 +43,10 @@ class AskOptions:
     scorer: str | None = None
     server: str = "compatible"
     tokenizer: str | None = None
+    retriever: str | None = None
+    """Where policies search."""
+    engines: tuple[str, ...] = ()
+    """Further engines for cascades, routers and drafts, each as ``NAME=MODEL``."""
     as_json: bool = False
     show_thinking: bool = True
 
@@ -52,8 +60,13 @@ class _Run:
     answer: Answer | None = None
 
 
-def run_ask(options: AskOptions, out: Console) -> int:
+def run_ask(options: AskOptions, out: Console, account: Console | None = None) -> int:
     """Ask, and print the answer as it comes and the account after it.
+
+    Args:
+        options: What the command line said.
+        out: Where the answer is printed.
+        account: Where the account is printed; None: there, too.
 
     Returns:
         The exit status: 0, or 130 after Ctrl-C; what there is of answer and account is printed then too.
@@ -64,11 +77,20 @@ def run_ask(options: AskOptions, out: Console) -> int:
         LaunchError: the engine cannot do what the policy needs.
     """
     choice, question, run = parse_choice(options.policy), _question(options.question), _Run()
-    scorer = _scorer(options.scorer, question)
+    scorer, others = _scorer(options.scorer, question), _named_models(options.engines)
+    check_needs(
+        choice,
+        scorer=scorer is not None,
+        retriever=options.retriever is not None,
+        engines=others,
+        scorer_cure=OWN_SCORER,
+        engines_cure="name each: --engine NAME=MODEL",
+    )
     status = 0
     try:
         opened = open_model(options.model, server=options.server, tokenizer=options.tokenizer)
-        asyncio.run(_answer(opened, choice, question, scorer, options, run, out))
+        engines = {name: open_model(model).engine for name, model in others.items()}
+        asyncio.run(_answer(opened, choice, question, scorer, engines, options, run, out))
     except KeyboardInterrupt:
         status = INTERRUPTED
     except LaconicError:
@@ -82,17 +104,37 @@ def run_ask(options: AskOptions, out: Console) -> int:
         return status
     assert run.screen is not None
     run.screen.finish(run.answer.text if run.answer else None)
-    print_account(out, run.ask.ledger, run.answer)
+    print_account(account or out, run.ask.ledger, run.answer)
     return status
 
 
+def _named_models(given: Sequence[str]) -> dict[str, str]:
+    """The further engines, by name."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, model = text.partition("=")
+        if not (name and equals and model) or name in found:
+            raise RecipeError(f"--engine {text}", cure="give each once, as NAME=MODEL: --engine small=FOLDER")
+        found[name] = model
+    return found
+
+
 async def _answer(
-    opened: Opened, choice: Choice, question: str, scorer: Scorer | None, options: AskOptions, run: _Run, out: Console
+    opened: Opened,
+    choice: Choice,
+    question: str,
+    scorer: Scorer | None,
+    engines: Mapping[str, Engine],
+    options: AskOptions,
+    run: _Run,
+    out: Console,
 ) -> None:
-    policy = choice.build()
+    policy = within(choice.build(), opened.positions)
     sampling = _sampling(options, policy, opened, question)
     _warn(policy, opened, sampling)
-    ask = opened.ask(question, sampling=sampling, seed=options.seed, scorer=scorer)
+    retriever = open_argument(options.retriever, patience=0.0)
+    given = {"scorer": scorer, "retriever": retriever, "engines": engines}
+    ask = opened.ask(question, sampling=sampling, seed=options.seed, **given)
     splitter = Splitter(ask.think_open, ask.think_close, thinks=opened.opens_thinking)
     run.screen = Screen(out, splitter, show_thinking=options.show_thinking)
     if not options.as_json:
@@ -101,7 +143,10 @@ async def _answer(
     try:
         run.answer = await run_policy(policy, ask)
     finally:
-        await opened.engine.aclose()
+        for engine in (opened.engine, *engines.values()):
+            await engine.aclose()
+        if retriever is not None:
+            await retriever.aclose()
 
 
 def _sampling(options: AskOptions, policy: Any, opened: Opened, question: str) -> Sampling:
@@ -128,10 +173,11 @@ def _question(text: str) -> str:
 def _scorer(name: str | None, question: str) -> Scorer | None:
     if name is None:
         return None
-    from laconic.data_gen.scorers import find_scorer
+    from laconic.data_gen.scorers import SCORERS, find_scorer
 
-    if name == "gold":
-        raise RecipeError("scorer gold: a question that is asked has no gold answer", cure="name module:function")
+    if name in SCORERS:
+        lacks = "gold answer" if name == "gold" else "known steps"
+        raise RecipeError(f"scorer {name}: a question that is asked has no {lacks}", cure="name module:function")
     return find_scorer(name)(Problem("question", question, "", "exact"))
 
 

@@ -123,11 +123,15 @@ def _tokens(ledger: Ledger) -> Table:
     """By role and fate; roles without tokens are left out."""
     counts = {role: fates for role, fates in ledger.by_role_and_fate().items() if sum(fates.values())}
     rows = [
-        [role, *(str(fates[fate] or "-") for fate in FATES), str(sum(fates.values()))] for role, fates in counts.items()
+        [role, *(_count(fates[fate]) for fate in FATES), _count(sum(fates.values()))] for role, fates in counts.items()
     ]
-    sums = [str(ledger.tokens(fate=fate) or "-") for fate in FATES]
-    total = f"{'' if ledger.exact else 'at least '}{ledger.generated}"
+    sums = [_count(ledger.tokens(fate=fate)) for fate in FATES]
+    total = f"{'' if ledger.exact else 'at least '}{ledger.generated:,}"
     return table(["tokens", *FATES, "all"], [*rows, ["generated", *sums, total]], right=range(1, 5))
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens:,}" if tokens else "-"
 
 
 def _facts(ledger: Ledger, answer: Answer | None) -> Iterator[tuple[str, str]]:
@@ -137,15 +141,26 @@ def _facts(ledger: Ledger, answer: Answer | None) -> Iterator[tuple[str, str]]:
             yield "confidence", f"{answer.confidence:.3f}"
     finish = "cancelled" if answer is None else answer.finish
     yield "finish", f"{finish}: {FINISHES[finish]}"
+    if answer is not None:
+        yield from _searches(answer)
     if ledger.forced:
         yield "forced", f"{number(ledger.forced)} put in by the policy, not generated"
     about = "" if ledger.prompt_exact else "about "
     yield "prompt", f"{about}{number(ledger.prompt)}, counting every branch's"
     if ledger.cached:
-        yield "cached", f"{number(ledger.cached)}, of prompts and forks, that did not have to be read again"
+        yield "cached", f"{number(ledger.cached)} not read again: of prompts, and of what forks share with their trace"
     if ledger.scored:
         yield "scored", f"{number(ledger.scored)} read by a scorer"
     yield "critical path", f"{number(ledger.critical_path)} decode steps, one after the other"
     taken = ledger.seconds or 0.0
     speed = f", {ledger.generated / taken:,.0f} tokens/s" if taken > 0 else ""
     yield "time", seconds(taken) + speed
+
+
+def _searches(answer: Answer) -> Iterator[tuple[str, str]]:
+    """What was searched for and shown, where the policy searches."""
+    for search in answer.notes.get("searches", ()):
+        found = ", ".join(search["ids"][: search["shown"]]) or "nothing"
+        yield "search", _CONTROL.sub(" ", f"{search['query']}: {found}")
+    if answer.notes.get("citations"):
+        yield "documents", _CONTROL.sub(" ", ", ".join(answer.notes["citations"]))

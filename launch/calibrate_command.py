@@ -6,17 +6,18 @@ import asyncio
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from laconic.inference.about import About
+from laconic.inference.about import About, check_complete
 from laconic.inference.bounds import find_bound
-from laconic.inference.calibrate import Unreachable, calibrate, split, what_if
+from laconic.inference.calibrate import Unreachable, calibrate, look_level, split, what_if
 from laconic.inference.calibration import Calibration
 from laconic.inference.engine import Sampling
+from laconic.inference.looks import note_look
 from laconic.inference.policies.choose import parse_choice
 from laconic.inference.record import recordable
 from laconic.inference.recording import Recording, read_recordings
@@ -31,6 +32,8 @@ from laconic.rewards.records import Problem
 HELD_OUT = "0.3"
 """Share of the questions that is held out by default."""
 PARAMETER = "threshold"
+_DECODING = ("recordings", "limit", "samples", "seed", "max_tokens", "temperature", "server", "tokenizer")
+"""Options that say how to record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +90,27 @@ def run_calibrate(options: CalibrateOptions, out: Console) -> None:
     if not options.out.parent.is_dir():
         raise LaunchError(f"{options.out}: the folder {options.out.parent} does not exist", cure="make it")
     recorded = _from_file(options) if options.from_recordings else _from_model(options)
+    everything = [*recorded.chosen_on, *recorded.held_out]
+    _check_reached(everything, recorded.about)
     if thresholds:
-        everything = [*recorded.chosen_on, *recorded.held_out]
         calibrate_text.print_what_if(out, what_if(everything, thresholds), questions=_questions(everything))
     if target is None:
+        calibrate_text.print_next(out, short(options.recordings_path))
         return
     made = _calibrate(options, recorded, target)
     made.save(options.out)
     calibrate_text.print_calibration(out, made)
     out.print(f"\nartefact: {short(options.out)}", markup=False)
     out.print(f"use it as a policy: calibrated:{short(options.out)}", markup=False)
+
+
+def _check_reached(recordings: Sequence[Recording], about: About) -> None:
+    """Refuse recordings in which no threshold could have done anything."""
+    if any(item.checkpoints for item in recordings):
+        return
+    given = ", ".join(f"{key}={about.settings[key]}" for key in ("every", "at", "skip") if key in about.settings)
+    message = f"none of {len(recordings):,} runs reached a checkpoint: {given} do not fit this model"
+    raise DataError(message, cure="give others: every=8, or at=['='] with a text that its thinking has")
 
 
 def _wanted(options: CalibrateOptions) -> tuple[Target | None, list[float]]:
@@ -107,11 +121,20 @@ def _wanted(options: CalibrateOptions) -> tuple[Target | None, list[float]]:
     if options.from_recordings is not None and any(item is not None for item in given):
         cure = "leave MODEL, POLICY and --problems out: the recordings say what they were made with"
         raise RecipeError("--from-recordings decodes nothing", cure=cure)
+    if options.from_recordings is not None and (changed := _changed(options)):
+        cure = "leave it out: all recordings are used, as they were made; to record others, give MODEL and POLICY"
+        raise RecipeError(f"--from-recordings decodes nothing: {changed[0]} has no effect", cure=cure)
     if options.from_recordings is None and None in given:
         cure = "laconic calibrate MODEL POLICY --problems FILE --target ..., or --from-recordings FILE --target ..."
         raise RecipeError("what is to be recorded? MODEL, POLICY and --problems are needed", cure=cure)
     target = None if options.target is None else parse_target(options.target)
     return target, [_number("--thresholds", item) for item in (options.thresholds or "").split(",") if item.strip()]
+
+
+def _changed(options: CalibrateOptions) -> list[str]:
+    """Options about recording that are not what they are by default, as the command line writes them."""
+    given = [item.name for item in fields(options) if getattr(options, item.name) != item.default]
+    return [f"--{name.replace('_', '-')}" for name in _DECODING if name in given]
 
 
 def _number(option: str, text: str) -> float:
@@ -138,9 +161,13 @@ def _from_file(options: CalibrateOptions) -> Recorded:
     recordings, about = read_recordings(path), About.read(path)
     if about is None:
         raise DataError(f"{path}: does not say what was recorded", cure="record it with laconic calibrate")
+    check_complete(path, recordings)
     if share is not None:
         return Recorded(about, *_parted(recordings, share, about.seed), share)
-    return Recorded(about, recordings, read_recordings(options.held_out), None)
+    apart = read_recordings(options.held_out)
+    about.check_comparable(options.held_out)
+    check_complete(options.held_out, apart)
+    return Recorded(about, recordings, apart, None)
 
 
 def _parted(recordings: Sequence[Recording], share: float, seed: int) -> tuple[list[Recording], list[Recording]]:
@@ -159,7 +186,8 @@ def _from_model(options: CalibrateOptions) -> Recorded:
     settings = recordable(choice.name, choice.parameters)
     problems = load_argument(options.problems, limit=options.limit)
     others = [] if share is not None else load_argument(options.held_out)
-    if shared := {problem.id for problem in problems} & {problem.id for problem in others}:
+    asked = {problem.id for problem in problems} | {problem.prompt for problem in problems}
+    if shared := [problem.id for problem in others if {problem.id, problem.prompt} & asked]:
         raise DataError(f"problem {min(shared)!r} is held out and calibrated on", cure="name other problems for one")
     opened = open_model(options.model, server=options.server, tokenizer=options.tokenizer)
     prompts = [problem.prompt for problem in (*problems, *others)]
@@ -191,7 +219,8 @@ async def _record(
 
 
 def _calibrate(options: CalibrateOptions, recorded: Recorded, target: Target) -> Calibration:
-    about = recorded.about
+    about, path = recorded.about, options.recordings_path
+    look = note_look(path, recorded.chosen_on, target, bound=options.bound, held_out=options.held_out)
     try:
         made = calibrate(
             recorded.chosen_on,
@@ -202,21 +231,26 @@ def _calibrate(options: CalibrateOptions, recorded: Recorded, target: Target) ->
             model=about.model,
             settings=about.settings,
             held_out=recorded.held_out,
+            look=look,
         )
     except DataError as error:
-        raise _explained(error, recorded, options) from None
-    return replace(made, provenance=_provenance(options, recorded))
+        raise _explained(error, recorded, options, look) from None
+    spent = {"look": look, "level": look_level(target.confidence, look)}
+    return replace(made, provenance={**_provenance(options, recorded), **spent})
 
 
-def _explained(error: DataError, recorded: Recorded, options: CalibrateOptions) -> DataError:
+def _explained(error: DataError, recorded: Recorded, options: CalibrateOptions, look: int) -> DataError:
     """The refusal in terms of this command: questions are held out of those that are asked for."""
     path = short(options.recordings_path)
-    kept = f"; the recordings are kept, --from-recordings {path} tries other targets"
+    kept = f"; this was look {look} at {path}, and each further one has to show more (--from-recordings {path})"
     wanted = error.questions if isinstance(error, Unreachable) else None
     if wanted is None:
         return DataError(error.message, cure=f"{error.cure}{kept}")
-    total = f" (--limit {math.ceil(wanted / (1.0 - recorded.share))} with those held out)" if recorded.share else ""
-    cure = f"about {wanted} questions would be needed if losses stay as they are{total}; more go on from {path}"
+    total = (
+        f" (about --limit {math.ceil(wanted / (1.0 - recorded.share))} with those held out)" if recorded.share else ""
+    )
+    cure = f"about {wanted} questions would be needed in look {look + 1} if losses stay as they are{total}"
+    cure += f"; more go on from {path}"
     return DataError(error.message, cure=f"{cure}; or loosen the target{kept}")
 
 
@@ -237,7 +271,7 @@ def _provenance(options: CalibrateOptions, recorded: Recorded) -> dict[str, Any]
 
 
 def _questions(recordings: Sequence[Recording]) -> int:
-    return len({item.id for item in recordings})
+    return len({item.question for item in recordings})
 
 
 def _version() -> str:

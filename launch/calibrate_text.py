@@ -15,6 +15,10 @@ _GUARANTEE = (
     "The guarantee is for new questions from where the recorded ones came from, this model and this sampling; it is "
     "broken in at most {missed:g} % of calibrations."
 )
+_LOOK = (
+    "Look {look} at these recordings: tested at a level of {level:.3g} %, so that all looks together, past "
+    "and to come, stay within {missed:g} %."
+)
 
 
 def print_calibration(out: Console, made: Calibration) -> None:
@@ -28,13 +32,17 @@ def print_calibration(out: Console, made: Calibration) -> None:
     for name, text in lines.items():
         out.print(f"{name:<10} {text}", markup=False)
     checks = {"chosen on": made.seen} | ({"held out": made.held_out} if made.held_out else {})
-    columns = [_facts(made.target, one) for one in checks.values()]
+    level = made.provenance.get("level", 1 - made.target.confidence)
+    columns = [_facts(made.target, one, level) for one in checks.values()]
     out.print()
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     out.print(table(["", *checks], rows, right=range(1, len(checks) + 1)))
     out.print()
     out.print(held_out_sentence(made.target, made.held_out), markup=False)
-    out.print(_GUARANTEE.format(missed=round(100 * (1 - made.target.confidence), 6)), markup=False)
+    missed = round(100 * (1 - made.target.confidence), 6)
+    out.print(_GUARANTEE.format(missed=missed), markup=False)
+    if "look" in made.provenance:
+        out.print(_LOOK.format(look=made.provenance["look"], level=100 * level, missed=missed), markup=False)
 
 
 def _chosen(made: Calibration) -> str:
@@ -48,16 +56,16 @@ def what_is_lost(target: Target) -> str:
     return "net drop, points" if target.signed else "made wrong, %"
 
 
-def _facts(target: Target, one: Check) -> dict[str, str]:
+def _facts(target: Target, one: Check, level: float) -> dict[str, str]:
     """A check, line by line; plain is the policy that never stops and never probes."""
     return {
-        "questions": str(one.questions),
+        "questions": f"{one.questions:,}",
         "accuracy, %": f"{100 * one.accuracy:.1f}",
         "plain's accuracy, %": f"{100 * one.baseline_accuracy:.1f}",
         what_is_lost(target): f"{100 * one.loss:.2f}",
-        f"- at most ({100 * target.confidence:g} %)": f"{100 * one.upper:.2f}",
-        "tokens": f"{one.tokens:.1f}",
-        "plain's tokens": f"{one.baseline_tokens:.1f}",
+        f"- at most ({100 * (1 - level):.4g} %)": f"{100 * one.upper:.2f}",
+        "tokens": f"{one.tokens:,.1f}",
+        "plain's tokens": f"{one.baseline_tokens:,.1f}",
         "saving [95 %]": saving(one),
     }
 
@@ -93,11 +101,18 @@ def print_what_if(out: Console, rows: Sequence[Mapping[str, float]], *, question
         [
             f"{row['threshold']:g}",
             *(f"{value:.1f}" for value in (100 - 100 * row["loss"], 100 * row["harm"], 100 * row["drop"])),
-            f"{row['tokens']:.1f}",
+            f"{row['tokens']:,.1f}",
             f"{100 * row['saving']:.1f}",
             f"{100 * row['stopped']:.1f}",
         ]
         for row in rows
     ]
     out.print(table(header, cells, right=range(7)))
-    out.print(f"\nmeans over {questions} recorded questions; nothing in this table is a guarantee\n", markup=False)
+    out.print(f"\nmeans over {questions:,} recorded questions; nothing in this table is a guarantee\n", markup=False)
+
+
+def print_next(out: Console, recordings: str) -> None:
+    """Where the recordings are, and what can be done with them."""
+    out.print(f"recordings: {recordings}", markup=False)
+    again = f'laconic calibrate --from-recordings {recordings} --target "accuracy drop <= 1 point at 95 %"'
+    out.print(f"choose one with a guarantee: {again}", markup=False)

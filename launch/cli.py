@@ -44,6 +44,14 @@ TokenizerOption = Annotated[
     str | None,
     typer.Option("--tokenizer", metavar="NAME", help="Folder or hub id: the tokenizer of a server's model."),
 ]
+RetrieverOption = Annotated[
+    str | None,
+    typer.Option(
+        "--retriever",
+        metavar="PLACE",
+        help="Where policies search: an index folder, a corpus FILE.jsonl, or http://host:port of a retrieval server.",
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option(
@@ -139,7 +147,7 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="recipes, rewards, policies, tasks, profiles or runs.")] = "recipes",
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One reward, to read all about it.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A reward or policy: all about it.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """List what there is to choose from, or what has been run."""
@@ -210,14 +218,22 @@ def ask(
     ] = None,
     server: ServerOption = "compatible",
     tokenizer: TokenizerOption = None,
+    retriever: RetrieverOption = None,
+    engine: Annotated[
+        list[str],
+        typer.Option("--engine", metavar="NAME=MODEL", help="A further engine, for cascades, routers and drafts."),
+    ] = [],  # noqa: B006 - typer copies it
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, nothing before it.")] = False,
     show_thinking: Annotated[
         bool, typer.Option("--show-thinking/--hide-thinking", help="Print the thinking, or the answer alone.")
     ] = True,
 ) -> None:
-    """Ask one question: the answer as it comes, then the exact account of every token."""
+    """Ask one question: the answer as it comes, then the exact account of every token.
+
+    Where the answer goes into a file or a pipe, the account goes to standard error.
+    """
     from laconic.launch.ask_command import AskOptions, run_ask
-    from laconic.launch.text import console
+    from laconic.launch.text import console, error_console
 
     options = AskOptions(
         model=model,
@@ -229,10 +245,13 @@ def ask(
         scorer=scorer,
         server=server,
         tokenizer=tokenizer,
+        retriever=retriever,
+        engines=tuple(engine),
         as_json=as_json,
         show_thinking=show_thinking,
     )
-    raise typer.Exit(run_ask(options, console()))
+    out = console()
+    raise typer.Exit(run_ask(options, out, out if out.is_terminal else error_console()))
 
 
 @app.command()
@@ -333,12 +352,17 @@ def serve(
     max_branches: Annotated[
         int | None, typer.Option("--max-branches", metavar="N", help="Open branches of one completion.")
     ] = None,
+    max_request_tokens: Annotated[
+        int | None,
+        typer.Option("--max-request-tokens", metavar="N", help="Generated for one completion, samples and probes too."),
+    ] = None,
     server: ServerOption = "compatible",
     tokenizer: TokenizerOption = None,
     scorer: Annotated[
         str | None, typer.Option("--scorer", metavar="MODULE:FUNCTION", help="For policies that need one.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Branches in a batch.")] = (None),
+    retriever: RetrieverOption = None,
 ) -> None:
     """Serve a model behind the OpenAI protocol, its answers made by a policy."""
     from laconic.launch import serve_command
@@ -352,6 +376,7 @@ def serve(
             api_key_env=api_key_env,
             name=name,
             scorer=scorer,
+            retriever=retriever,
             allow=allow,
             engine={"server": server, "tokenizer": tokenizer, "batch_size": batch_size},
             limits={
@@ -362,6 +387,7 @@ def serve(
                 "max_body": max_body,
                 "max_n": max_n,
                 "max_branches": max_branches,
+                "max_request_tokens": max_request_tokens,
             },
         )
     )
@@ -389,6 +415,7 @@ def compare(
     ] = None,
     server: ServerOption = "compatible",
     tokenizer: TokenizerOption = None,
+    retriever: RetrieverOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write; by default below runs/compare.")
     ] = None,
@@ -420,6 +447,7 @@ def compare(
         scorer=scorer,
         server=server,
         tokenizer=tokenizer,
+        retriever=retriever,
         out=out,
         as_json=as_json,
         price_in=price_in,

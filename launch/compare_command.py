@@ -6,30 +6,38 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from laconic.data_gen.scorers import SCORERS, find_scorer
+from laconic.eval.policy_digests import model_digest, module_digest
 from laconic.inference.policies.choose import Choice, parse_choice
+from laconic.inference.policies.needs import check_needs
+from laconic.launch.compare_folder import prepare
 from laconic.launch.compare_text import print_results
-from laconic.launch.engine_argument import MOST_TOKENS
+from laconic.launch.engine_argument import MOST_TOKENS, check_model
 from laconic.launch.environment import QUIET
 from laconic.launch.lines import short
 from laconic.launch.lock import run_lock
 from laconic.launch.problems_argument import load_argument
 from laconic.launch.process import ERROR, LOG, explain, run_process, start_log
 from laconic.launch.threads import choose_threads
-from laconic.recipes.digest import check_model_folder, looks_local
 from laconic.recipes.policy_entry import file_name
-from laconic.rewards.errors import DataError, RecipeError
-from laconic.rewards.jsonl import dumps, write_atomic, write_jsonl
+from laconic.rewards.errors import RecipeError
+from laconic.rewards.jsonl import dumps
 from laconic.rewards.records import Problem
 
-SETTINGS = "compare.json"
 RESULTS = "results.json"
-_IDENTITY = ("model", "server", "tokenizer", "problems_sha256", "sampling", "samples", "seed", "scorer")
+_CONTENTS = ("model_sha256", "scorer_sha256")
+"""Digests of a local model's files and of a scorer's module: they can be rewritten in place."""
+_IDENTITY = (
+    *("model", "server", "tokenizer", "problems_sha256", "sampling", "samples", "seed", "scorer", "retriever"),
+    *_CONTENTS,
+)
 """What answers depend on besides their policy: answers of one folder share it."""
 
 
@@ -49,6 +57,8 @@ class CompareOptions:
     scorer: str | None = None
     server: str = "compatible"
     tokenizer: str | None = None
+    retriever: str | None = None
+    """Where policies search."""
     out: Path | None = None
     as_json: bool = False
     price_in: float | None = None
@@ -66,14 +76,17 @@ def compare(options: CompareOptions, out: Console) -> int:
     """
     choices = read_policies(options)
     problems = load_argument(options.problems, limit=options.limit)
-    if looks_local(options.model):
-        check_model_folder(Path(options.model), key="MODEL")
+    check_model(options.model, server=options.server, tokenizer=options.tokenizer)
+    _check_scorer(options.scorer, problems)
     settings = _settings(options, choices, problems)
     folder = options.out or Path("runs") / "compare" / _default_name(settings)
     with run_lock(folder) as lock:
-        _prepare(folder, settings, problems)
+        earlier, before = prepare(folder, settings, problems, identity=_IDENTITY), _version(folder)
+        if earlier and not options.as_json:
+            out.print(f"besides those compared here before: {', '.join(earlier)}", style="dim", markup=False)
         status = _run(options, folder, lock, out)
-    if status not in (0, 2) or not (folder / RESULTS).is_file():
+    # The process replaces the results as a whole; where it failed before that, they are of an earlier comparison.
+    if status not in (0, 2) or _version(folder) == before:
         return status
     if options.as_json:
         print((folder / RESULTS).read_text(encoding="utf-8"), end="")
@@ -83,11 +96,30 @@ def compare(options: CompareOptions, out: Console) -> int:
     return status
 
 
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Tells the results from those that another run of the process wrote; None: there are none."""
+    path = folder / RESULTS
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def _check_scorer(name: str | None, problems: Sequence[Problem]) -> None:
+    """Refuse a scorer that there is not, or that cannot judge one of the problems.
+
+    One's own is looked for where it will run.
+    """
+    if name is None or (name not in SCORERS and ":" in name):
+        return
+    make = find_scorer(name)
+    for problem in problems:
+        make(problem)
+
+
 def read_policies(options: CompareOptions) -> list[Choice]:
     """The policies that are named, checked.
 
     Raises:
         RecipeError: none, an unknown one, two of one label, or one that needs a scorer and has none.
+        LaunchError: one that searches, and no retriever.
     """
     if not options.policies:
         raise RecipeError("no policy is named", cure="--policy short_mk:k=3,m=1; `laconic list policies` has them all")
@@ -98,11 +130,7 @@ def read_policies(options: CompareOptions) -> list[Choice]:
             cure = "name each once, or give one a label: --policy 'my label=name:key=value'"
             raise RecipeError(f"--policy {choice}: the label {choice.label!r} is taken", cure=cure)
         seen.add(file_name(choice.label))
-        if choice.registered.scorer and options.scorer is None:
-            raise RecipeError(
-                f"--policy {choice}: it needs a scorer",
-                cure="--scorer steps (procedural tasks), gold (an oracle) or module:function",
-            )
+        check_needs(choice, scorer=options.scorer is not None, retriever=options.retriever is not None)
     if (options.price_in is None) != (options.price_out is None):
         raise RecipeError("one price without the other", cure="give --price-in and --price-out, per million tokens")
     return choices
@@ -125,6 +153,9 @@ def _settings(options: CompareOptions, choices: list[Choice], problems: list[Pro
         "scorer": options.scorer,
         "server": options.server,
         "tokenizer": options.tokenizer,
+        "retriever": options.retriever,
+        "model_sha256": model_digest(options.model),
+        "scorer_sha256": module_digest(options.scorer),
         "prices": prices,
     }
 
@@ -148,36 +179,21 @@ def model_name(model: str) -> str:
 
 def _default_name(settings: dict[str, Any]) -> str:
     """Equal for comparisons that can share answers."""
-    digest = hashlib.sha256(dumps({key: settings[key] for key in _IDENTITY}).encode()).hexdigest()[:8]
+    # Without these the name stays what it was before there were any.
+    later = ("retriever", *_CONTENTS)
+    told = {key: settings[key] for key in _IDENTITY if key not in later or settings[key] is not None}
+    digest = hashlib.sha256(dumps(told).encode()).hexdigest()[:8]
     return f"{file_name(settings['name'])}-{digest}"
-
-
-def _prepare(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> None:
-    """Write down what is asked; a folder that holds answers to something else is refused."""
-    file = folder / SETTINGS
-    if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        other = [key for key in _IDENTITY if there.get(key) != settings[key]]
-        if other:
-            was, now = there.get(other[0]), settings[other[0]]
-            raise DataError(
-                f"{folder} holds a comparison with another {other[0].removesuffix('_sha256')} ({was}, not {now})",
-                cure="name another folder with --out, or delete this one",
-            )
-    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
-        raise DataError(f"{folder}: is not empty, and no comparison", cure="name another folder with --out")
-    write_jsonl(folder / "problems.jsonl", (problem.to_json() for problem in problems))
-    write_atomic(file, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
 def _run(options: CompareOptions, folder: Path, lock: int, out: Console) -> int:
     """Start the process; its progress goes where it does not mix with JSON."""
-    (folder / RESULTS).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "laconic.eval.compare", str(folder)]
     threads = choose_threads(1, requested=options.threads)
     env = {**QUIET, **os.environ, "OMP_NUM_THREADS": str(threads.count)}
     if not options.as_json:
-        out.print(f"comparing in {short(folder)}, {threads.count} threads", style="dim", markup=False)
+        number = f"{threads.count} thread{'s' if threads.count > 1 else ''}"
+        out.print(f"comparing in {short(folder)}, {number}", style="dim", markup=False)
     log_start = start_log(folder, f"python -m laconic.eval.compare {short(folder)}")
     stdout = sys.stderr.fileno() if options.as_json else None
     status = run_process(argv, log=folder / LOG, env=env, stdout=stdout, lock=lock)

@@ -11,7 +11,7 @@ from laconic.launch.text import number
 from laconic.recipes.arithmetic import BatchPlan, batch_plan
 from laconic.recipes.folder import is_complete
 from laconic.recipes.model_spec import ModelSpec
-from laconic.recipes.problems_model import FileProblems, Problems, ProceduralProblems
+from laconic.recipes.problems_model import FileProblems, MadeProblems, Problems
 from laconic.recipes.resolve import Plan, StageFile
 from laconic.recipes.stages import DpoStage, EvalStage, GenerateStage, GrpoStage, TrainingStage
 
@@ -44,7 +44,7 @@ def problems(spec: Problems, split: str, limit: int | None) -> Count:
 
 
 def _total(spec: Problems, split: str) -> Count:
-    if isinstance(spec, ProceduralProblems):
+    if isinstance(spec, MadeProblems):
         return Count(getattr(spec, split), exact=True)
     limit = getattr(spec, f"limit_{split}")
     if isinstance(spec, FileProblems):

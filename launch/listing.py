@@ -61,19 +61,13 @@ def _needs(profile: Profile) -> str:
 
 
 def policies() -> Table:
-    """The inference policies: what each needs of an engine."""
+    """The inference policies: what each needs besides a model."""
     from laconic.inference.policies import POLICIES
+    from laconic.inference.policies.needs import needs
 
     return table(
         ["policy", "needs", "about"],
-        [
-            [
-                name,
-                ", ".join(sorted(item.name.lower() for item in found.requires) + ["scorer"] * found.scorer) or "-",
-                found.summary,
-            ]
-            for name, found in sorted(POLICIES.items())
-        ],
+        [[name, ", ".join(needs(found)) or "-", found.summary] for name, found in sorted(POLICIES.items())],
     )
 
 
@@ -109,21 +103,24 @@ LISTINGS: dict[str, Callable[[Path], Table]] = {
 
 
 def print_listing(out: Console, what: str, name: str | None, runs_folder: Path) -> None:
-    """Print the list of that name; with the name of a reward, all about this one.
+    """Print the list of that name; with the name of a reward or a policy, all about this one.
 
     Raises:
-        RecipeError: there is no such list or reward, or a name where only the list is.
+        RecipeError: there is no such list, reward or policy, or a name where only the list is.
     """
-    from laconic.launch import reward_listing
+    from laconic.launch import policy_listing, reward_listing
     from laconic.recipes.strict import suggest
 
     if what != "rewards" and what not in LISTINGS:
         raise RecipeError(f"laconic list {what}: no such list", cure=suggest(what, [*LISTINGS, "rewards"]))
     if what == "rewards":
         reward_listing.print_one(out, name) if name else reward_listing.print_all(out)
+    elif what == "policies" and name is not None:
+        policy_listing.print_one(out, name)
     elif name is not None:
-        raise RecipeError(
-            f"laconic list {what} {name}: only rewards are listed one by one", cure=f"laconic list {what}"
-        )
+        message = f"laconic list {what} {name}: only rewards and policies are listed one by one"
+        raise RecipeError(message, cure=f"laconic list {what}")
     else:
         out.print(LISTINGS[what](runs_folder))
+        if what == "policies":
+            out.print("\n`laconic list policies NAME` has the rule, the parameters and what is ours.", markup=False)

@@ -22,7 +22,7 @@ from laconic.launch.slurm import parse_request, render_slurm
 from laconic.launch.text import number, size
 from laconic.recipes.arithmetic import BatchPlan
 from laconic.recipes.folder import STAGE_FILE, StageFolder
-from laconic.recipes.problems_model import FileProblems, ProceduralProblems
+from laconic.recipes.problems_model import FileProblems, ProceduralProblems, QaProblems, WorldProblems
 from laconic.recipes.resolve import Plan, StageFile
 from laconic.recipes.stages import TrainingStage
 from laconic.rewards.errors import LaunchError
@@ -116,6 +116,8 @@ def _model_line(plan: Plan, shape: Shape | None) -> str:
 
 def _prompt_line(plan: Plan) -> str:
     problem, origin = example_prompt(plan)
+    if plan.recipe.search is not None:
+        problem = plan.recipe.search.prompt(problem)
     text = prompt_string(plan.recipe.model, problem)
     if text is None:
         return f"shown once the tokenizer of {plan.recipe.model.path} is local"
@@ -138,6 +140,10 @@ def example_prompt(plan: Plan) -> tuple[str, str]:
 
         # Drawing a real problem loads reasoning-gym, which takes longer than a plan may.
         return FAMILIES[spec.families[0]].summary.partition(": ")[2], f"an example of {spec.families[0]}"
+    if isinstance(spec, WorldProblems):
+        return "what is the capital of kola meru ?", "an example of a world's questions"
+    if isinstance(spec, QaProblems):
+        return "{prompt}", f"{{prompt}} is a question of {spec.train[0]}"
     template = spec.template or "{prompt}"
     if isinstance(spec, FileProblems):
         return template.replace("{prompt}", _first_in_file(spec)), f"first row of {spec.train}"

@@ -17,6 +17,10 @@ HELP = "Problems: a JSON Lines file, or RECIPE.yaml with :test (as it is without
 """Of the argument, for commands."""
 _RECIPE = (".yaml", ".yml")
 _SPLITS = ("train", "test")
+_ROWS = (
+    "a row has prompt and answer (and id, task if you like), or what rows of GSM8K (question, answer) or MATH "
+    "(problem, solution) have"
+)
 _LAYOUTS = {"question": "gsm8k", "problem": "math"}
 """By the column that only this layout has."""
 
@@ -26,7 +30,7 @@ def load_argument(text: str, *, limit: int | None = None, seed: int | None = Non
 
     Rows of a file are problems as run folders keep them (`problems.jsonl`), or rows in one of the layouts of
     `laconic.data_gen.layouts`, told by their columns. A recipe's test problems are those that its training never sees,
-    whatever their number.
+    whatever their number. A question that a file has several times is one problem, its first row.
 
     Args:
         text: ``FILE.jsonl``, ``RECIPE.yaml``, ``RECIPE.yaml:test`` or ``RECIPE.yaml:train``.
@@ -35,7 +39,8 @@ def load_argument(text: str, *, limit: int | None = None, seed: int | None = Non
         seed: Draws procedural problems; by default the recipe's own.
 
     Raises:
-        DataError: there is no such file, a row is no problem, or a gold answer cannot be verified.
+        DataError: there is no such file, a row is no problem, a question has two answers, or a gold answer cannot be
+            verified.
         RecipeError: the recipe is wrong, or there is no such split.
     """
     if limit is not None and limit < 1:
@@ -60,7 +65,7 @@ def _of_recipe(path: str, split: str, limit: int | None, seed: int | None) -> li
 
 def _sized(spec: Problems, split: str, limit: int | None) -> Problems:
     """Procedural problems in the number that is wanted."""
-    if limit is None or spec.source != "reasoning_gym":
+    if limit is None or spec.source not in ("reasoning_gym", "world"):
         return spec
     return spec.model_copy(update={split: max(limit, getattr(spec, split))})
 
@@ -69,13 +74,20 @@ def _of_file(path: str, limit: int | None) -> list[Problem]:
     from laconic.data_gen.sources import validate_golds
 
     found: dict[str, Problem] = {}
+    asked: dict[str, Problem] = {}
     for number, row in numbered_rows(path):
         if len(found) == limit:
             break
         problem = _problem(row, where=f"{path}:{number}", default_id=f"row-{number}")
         if problem.id in found:
             raise DataError(f"{path}:{number}: the id {problem.id!r} names two problems", cure="make the ids distinct")
-        found[problem.id] = problem
+        # The same question again is not another observation.
+        first = asked.setdefault(" ".join(problem.prompt.split()), problem)
+        if first.answer != problem.answer:
+            message = f"{path}:{number}: asks what {first.id!r} asks, but has another answer"
+            raise DataError(message, cure="leave the wrong one out")
+        if first is problem:
+            found[problem.id] = problem
     if not found:
         raise DataError(f"{path}: holds no problems", cure="name a file with at least one row")
     return validate_golds(list(found.values()))
@@ -90,4 +102,7 @@ def _problem(row: Mapping[str, Any], *, where: str, default_id: str) -> Problem:
         except DataError as error:
             raise DataError(f"{where}: {error.message}", cure=error.cure) from None
     layout = next((name for column, name in _LAYOUTS.items() if column in row), "generic")
-    return read_row(row, layout, where=where, default_id=default_id)
+    try:
+        return read_row(row, layout, where=where, default_id=default_id)
+    except DataError as error:
+        raise DataError(error.message, cure=_ROWS) from None

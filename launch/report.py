@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from laconic.eval.table import bracket, with_error
 from laconic.launch.process import run_process
 from laconic.launch.text import table
 from laconic.rewards.errors import DataError
@@ -69,8 +70,8 @@ def headline_table(results: Mapping[str, Any]) -> Table:
         [
             *([row["eval"]] if several else []),
             row["model"],
-            f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f}",
-            f"{row['tokens']:.1f} ± {row['tokens_se']:.1f}",
+            with_error(row, "accuracy", 100),
+            with_error(row, "tokens"),
             *_compared(pairs.get((row["eval"], row["task"], row["model"]))),
         ]
         for row in rows
@@ -83,7 +84,6 @@ def headline_table(results: Mapping[str, Any]) -> Table:
 def _compared(pair: Mapping[str, Any] | None) -> tuple[str, str]:
     if pair is None:
         return "-", "-"
-    low, high = pair["token_ratio_ci"]
-    ratio = f"{100 * pair['token_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    ratio = f"{100 * pair['token_ratio']:.0f} %{bracket(pair['token_ratio_ci'], 100, '.0f')}"
     low, high = pair["d_accuracy_ci"]
     return ratio, f"{100 * pair['d_accuracy']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -14,9 +14,15 @@ from laconic.inference.opening import Opened
 from laconic.inference.policies.base import POLICIES, Scorer
 from laconic.inference.policies.base import find as find_policy
 from laconic.inference.policies.choose import parse_choice
+from laconic.inference.policies.needs import OWN_SCORER, check_needs
+from laconic.launch.compare_command import model_name
 from laconic.launch.engine_argument import open_model
+from laconic.launch.retriever_argument import open_argument
 from laconic.rewards.errors import LaunchError, RecipeError
 from laconic.rewards.records import Problem
+
+_PATIENCE = 10.0
+"""Seconds that a request waits for a retrieval server that is away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,8 @@ class ServeOptions:
     api_key_env: str | None = None
     name: str | None = None
     scorer: str | None = None
+    retriever: str | None = None
+    """Where policies search."""
     allow: str | None = None
     """Policies that requests may name, separated by commas."""
     engine: dict[str, Any] = field(default_factory=dict)
@@ -54,11 +62,19 @@ def serve(options: ServeOptions) -> None:
     given = {name: value for name, value in options.limits.items() if value is not None}
     settings = Settings(**given, key=_key(options.api_key_env), allowed=_allowed(options.allow))
     choice, scorer = parse_choice(options.policy), _scorer(options.scorer)
+    check_needs(choice, scorer=scorer is not None, retriever=options.retriever is not None, scorer_cure=OWN_SCORER)
     # Before the model is loaded: a taken port shows at once.
     listener = bind(options.host, options.port)
     with listener:
-        opened = _open(options)
-        service = Service(opened, choice, name=options.name, settings=settings, scorer=scorer)
+        retriever, opened = open_argument(options.retriever, patience=_PATIENCE), _open(options)
+        service = Service(
+            opened,
+            choice,
+            name=options.name or model_name(options.model),
+            settings=settings,
+            scorer=scorer,
+            retriever=retriever,
+        )
         host, port = listener.getsockname()[:2]
         if settings.key is None and not is_loopback(options.host):
             _say(f"warning: everyone who reaches {host} can use this server; --api-key-env NAME asks for a key")

@@ -52,6 +52,11 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
 
 
+def error_console() -> Console:
+    """Standard error, where what is said about the output does not mix with it."""
+    return Console(highlight=False, soft_wrap=True, stderr=True)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> Table:
     """A table without borders, so that it pastes well.
 

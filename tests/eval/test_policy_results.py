@@ -34,7 +34,7 @@ def answered(row, name, *, tokens=None, probes=0, discarded=0, abstained=False, 
 
 @pytest.fixture
 def asked(make):
-    problems = make.problems(150)
+    problems = make.problems(700)
     plain = make.rollouts(problems, samples=1, mean_tokens=60, seed=5)
     rng = np.random.default_rng(3)
     policies = {
@@ -97,9 +97,26 @@ def test_words(asked, make):
         "half": "saves tokens, not less often right",
         "probed": "costs more, not less often right",
         "careless": "saves tokens, less often right",
-        "shy": "similar tokens, not less often right",
+        "shy": "no significant change of tokens, not less often right",
     }
     assert [name for name, pair in pairs.items() if pair["saves"]] == ["half"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10])
+def test_few_problems_show_nothing(asked, make, n):
+    problems, models = asked
+    few = {"none": models["sft"]["none"], "half": models["sft"]["half"], "careless": models["sft"]["careless"]}
+    found = part((problems[:n], {"sft": few}), make)
+    half = next(pair for pair in found["paired"] if pair["policy"] == "half")
+    assert half["says"] == (
+        "saves tokens, no significant change" if n == 10 else "no significant change of tokens, no significant change"
+    )
+    assert half["non_inferior"] is False
+    assert half["d_accuracy_se"] is None  # not one answer changed
+    assert half["d_accuracy_ci"][0] < -0.2 < 0.2 < half["d_accuracy_ci"][1]
+    assert (half["token_ratio_ci"] is None) == (n < 10)
+    results = {"policies": json.loads(json.dumps(found, allow_nan=False))}
+    assert " 4.0 ± – |" in policy_table.markdown(results)  # careless: always four tokens
 
 
 @pytest.mark.parametrize(

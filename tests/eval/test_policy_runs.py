@@ -1,17 +1,22 @@
 """Policies over problems: exact accounts, equal seeds, files that a killed run leaves usable, failures by name."""
 
 import asyncio
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 
 from laconic.data_gen.rollouts import request_seed
+from laconic.eval.policy_digests import model_digest, module_digest, parameter_files
 from laconic.eval.policy_runs import Questions, at_once, run_choice
-from laconic.inference.engine import Capability, Sampling
+from laconic.inference.calibrate import calibrate
+from laconic.inference.engine import Capability, Sampling, Token
 from laconic.inference.engines.scripted import ScriptedEngine
 from laconic.inference.opening import Opened
 from laconic.inference.policies.choose import parse_choice
+from laconic.inference.recording import Checkpoint, Recording
+from laconic.inference.target import Target
 from laconic.rewards.errors import DataError, LaunchError
 from laconic.rewards.records import Problem, read_rollouts
 
@@ -23,6 +28,12 @@ def says(context):
     if "</think>" not in context.text:
         yield from ("<think>", " so", " ", "</think>")[context.generated.get("think", 0) :]
     yield str(int(str(context.prompt).split()[0]) + 1 + context.seed % 2)
+
+
+def certain(context):
+    """As `says`, with the probability of each token."""
+    for text in says(context):
+        yield Token(text, logprob=-0.1)
 
 
 def run(spec, path, *, script=says, samples=1, problems=PROBLEMS, **engine):
@@ -111,6 +122,50 @@ def test_a_file_of_another_policy_is_refused(tmp_path):
         run("same=self_consistency:samples=3", tmp_path / "same.jsonl")
     rows, engine = run("same=self_consistency:samples=2", tmp_path / "same.jsonl")
     assert (len(rows), engine.emitted) == (6, 0)
+
+
+def calibrated(path, suffix):
+    points = (Checkpoint(0.5, 0.0, 40), Checkpoint(0.9, 0.0, 60))
+    recordings = [Recording(str(k), 0.0, 100, 1, points) for k in range(200)]
+    settings = {"answer_by": "probe", "concurrent": False, "suffix": suffix, "probe_tokens": 1, "every": 2}
+    names = {"policy": "confidence_probe", "parameter": "threshold"}
+    calibrate(recordings, Target(max_drop=0.05), **names, settings=settings).save(path)
+    return f"c=calibrated:artefact={path}"
+
+
+def test_answers_with_an_artefact_that_was_rewritten_are_refused(tmp_path):
+    path = tmp_path / "c.jsonl"
+    spec = calibrated(tmp_path / "c.json", "")
+    rows, _ = run(spec, path, script=certain)
+    assert run(spec, path, script=certain)[1].emitted == 0
+    digest = hashlib.sha256((tmp_path / "c.json").read_bytes()).hexdigest()
+    assert all(row.meta["files"] == {str(tmp_path / "c.json"): digest} for row in rows)
+    calibrated(tmp_path / "c.json", " so")
+    with pytest.raises(DataError, match=r"another content of .*c.json"):
+        run(spec, path, script=certain)
+
+
+def test_files_are_found_in_the_parameters_of_inner_policies(tmp_path):
+    file = tmp_path / "v.npz"
+    file.write_bytes(b"v")
+    inner = {"policy": "steered", "parameters": {"direction": str(file)}, "also": ["x", 3, None, str(tmp_path)]}
+    assert parameter_files(inner) == {str(file): hashlib.sha256(b"v").hexdigest()}
+    assert parameter_files({"suffix": "\0", "stop": ["a" * 5000]}) == {}
+
+
+def test_the_module_of_a_scorer_and_the_files_of_a_model_have_digests(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judges.py").write_text("one = 1")
+    assert module_digest("judges:one") == hashlib.sha256(b"one = 1").hexdigest()
+    assert [module_digest(name) for name in ("steps", None, "nowhere.at:all")] == [None] * 3
+    for name, content in (("config.json", "{}"), ("tokenizer.json", "{}"), ("model.safetensors", "1")):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_text(content)
+    first = model_digest("model")
+    assert first == model_digest("vllm:model") == model_digest(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").write_text("2")
+    assert model_digest("model") != first
+    assert [model_digest(name) for name in ("org/name", "http://host:1/v1#name")] == [None, None]
 
 
 @pytest.mark.parametrize(

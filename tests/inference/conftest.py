@@ -371,7 +371,17 @@ def on_tiny_model():
 class Served:
     """A server of this project on loopback, in a thread with an event loop of its own."""
 
-    def __init__(self, engine, *, policy="plain", name="tiny", opens_thinking=False, tokenizer=None, **settings):
+    def __init__(
+        self,
+        engine,
+        *,
+        policy="plain",
+        name="tiny",
+        opens_thinking=False,
+        tokenizer=None,
+        retriever=None,
+        **settings,
+    ):
         import httpx
 
         from laconic.inference.opening import Opened
@@ -382,7 +392,7 @@ class Served:
 
         opened = Opened(engine, name, tokenizer=tokenizer, opens_thinking=opens_thinking)
         self.engine, self.key = engine, settings.get("key")
-        self.service = Service(opened, parse_choice(policy), settings=Settings(**settings))
+        self.service = Service(opened, parse_choice(policy), settings=Settings(**settings), retriever=retriever)
         listener, ready = bind("127.0.0.1", 0), threading.Event()
         self.place = listener.getsockname()
         self.url = f"http://127.0.0.1:{self.place[1]}"

@@ -2,13 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from laconic.inference.bounds import P_VALUES, adjusted_risk
-from laconic.inference.calibrate import calibrate, candidates, cheapest_within, fixed_sequence, split, what_if
+from laconic.inference.bounds import P_VALUES, adjusted_risk, binomial_cdf
+from laconic.inference.calibrate import (
+    calibrate,
+    candidates,
+    cheapest_within,
+    fixed_sequence,
+    look_level,
+    split,
+    what_if,
+)
 from laconic.inference.calibration import Calibration, check
 from laconic.inference.recording import Checkpoint, Recording, digest, replay
 from laconic.inference.target import Target, parse_target
@@ -200,7 +209,8 @@ def test_held_out_questions_check_the_choice():
 def test_split_parts_questions_whatever_the_order():
     runs = [one_stop(f"q{k}", 0.5, 0.0, sample=j) for k in range(50) for j in range(2)]
     kept, apart = split(runs, share=0.3, seed=1)
-    assert (len({item.id for item in apart}), len(kept)) == (15, 70)
+    assert 5 <= len({item.id for item in apart}) <= 25
+    assert len(kept) == 100 - len(apart) == 100 - 2 * len({item.id for item in apart})
     assert not {item.id for item in kept} & {item.id for item in apart}
     assert {item.id for item in split(runs[::-1], share=0.3, seed=1)[1]} == {item.id for item in apart}
     assert {item.id for item in split(runs, share=0.3, seed=2)[1]} != {item.id for item in apart}
@@ -364,3 +374,75 @@ def test_the_selection_of_released_code_breaks_the_guarantee():
         place = cheapest_within(adjusted_risk(risk, 5000, delta=DELTA), -np.arange(60), limit=0.1)
         broken += place is not None and true_harm(signals[place]) > 0.1
     assert broken / REPETITIONS > 2 * TOLERATED
+
+
+def test_a_question_stays_on_its_side_when_others_are_added():
+    runs = [one_stop(f"q{k}", 0.5, 0.0) for k in range(400)]
+    few, many = ({item.id for item in split(runs[:n], share=0.3)[1]} for n in (100, 400))
+    assert few == many & {item.id for item in runs[:100]}
+    assert 90 < len(many) < 150
+
+
+def test_one_question_under_many_ids_is_one_observation():
+    copies = [replace(one_stop(f"q{k}", 0.5, 0.0), problem=f"p{k % 8}") for k in range(400)]
+    assert replay(copies, [0.5]).questions == tuple(f"q{k}" for k in range(8))
+    with pytest.raises(DataError, match="8 questions"):
+        calibrate(copies, TARGET, **NAMES)
+    kept, apart = split(copies, share=0.5)
+    assert kept
+    assert apart
+    assert not {item.problem for item in kept} & {item.problem for item in apart}
+    distinct = [replace(item, problem=f"p{k}") for k, item in enumerate(copies)]
+    assert calibrate(distinct, TARGET, **NAMES).seen.questions == 400
+    again = [replace(distinct[7], id="another name")]
+    with pytest.raises(DataError, match="'another name'"):
+        calibrate(distinct, TARGET, **NAMES, held_out=again)
+
+
+def test_questions_of_one_cluster_are_one_observation():
+    runs = [replace(one_stop(f"q{k}", 0.5, float(k < 10)), problem=f"p{k}", cluster=f"c{k // 10}") for k in range(100)]
+    seen = replay(runs, [0.5])
+    assert seen.harm.ravel().tolist() == [1.0] + [0.0] * 9
+    kept, apart = split(runs, share=0.5)
+    assert {len(side) % 10 for side in (kept, apart)} == {0}
+
+
+def test_the_levels_of_all_looks_together_are_that_of_the_target():
+    levels = [look_level(0.95, look) for look in range(1, 2000)]
+    assert levels[:2] == pytest.approx([0.025, 0.05 / 6])
+    assert 0.0499 < sum(levels) < 0.05
+    # Without a loss, n questions show 5 % at a level of 0.95 ** n.
+    n = math.ceil(math.log(0.05 / 12) / math.log(0.95))
+    runs = [one_stop(f"q{k}", 0.5, 0.0) for k in range(n)]
+    chosen = calibrate(runs, TARGET, **NAMES, look=3)
+    assert chosen.target == TARGET
+    assert chosen.seen.upper == pytest.approx(1 - (0.05 / 12) ** (1 / n))
+    with pytest.raises(DataError) as refusal:
+        calibrate(runs[1:], TARGET, **NAMES, look=3)
+    assert refusal.value.questions == math.ceil(math.log(0.05 / 20) / math.log(0.95))
+
+
+def test_calibrating_again_and_again_with_more_questions_keeps_the_guarantee():
+    """Stopping is wrong a little more often than allowed, so whatever accepts it breaks the target."""
+    sizes = 50 * 2 ** np.arange(6)
+    losses = np.random.default_rng(0).random((4000, sizes[-1])) < 0.0505
+    counts = losses.cumsum(axis=1)[:, sizes - 1]
+
+    def broken(levels):
+        accepted = [binomial_cdf(int(n), 0.05)[counts[:, k]] <= levels[k] for k, n in enumerate(sizes)]
+        return np.any(accepted, axis=0)
+
+    full, spent = broken([0.05] * 6), broken([look_level(0.95, look) for look in range(1, 7)])
+    assert full.mean() > 0.1
+    assert spent.mean() <= 0.05
+    # This is what `calibrate` does.
+    for row in (int(np.argmax(spent)), int(np.argmax(full & ~spent))):
+        for look, n in enumerate(sizes[:3], start=1):
+            runs = [one_stop(f"q{k}", 0.5, float(loss)) for k, loss in enumerate(losses[row, :n])]
+            accepts = binomial_cdf(int(n), 0.05)[counts[row, look - 1]] <= look_level(0.95, look)
+            try:
+                calibrate(runs, TARGET, **NAMES, bound="clopper_pearson", look=look)
+            except DataError:
+                assert not accepts
+            else:
+                assert accepts

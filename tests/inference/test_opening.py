@@ -66,8 +66,9 @@ def test_a_server_is_asked_for_an_effort_in_its_own_way(fault_server):
         ("/no/such/folder", {}, ModelError, "no such model folder"),
         ("http://127.0.0.1:9/v1#m", {"tokenizer": "./no/such/folder"}, LaunchError, "no tokenizer"),
         ("./folder", {"tokenizer": "x"}, LaunchError, "for servers only"),
+        ("./folder", {"server": "vllm"}, LaunchError, "for servers only"),
     ],
-    ids=["no model", "no folder", "no tokenizer", "tokenizer of a folder"],
+    ids=["no model", "no folder", "no tokenizer", "tokenizer of a folder", "server"],
 )
 def test_mistakes_are_named(name, options, error, says):
     with pytest.raises(error, match=says):

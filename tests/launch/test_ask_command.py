@@ -29,21 +29,24 @@ def command(*arguments):
 
 def account(printed):
     """The numbers of the table of tokens, by role."""
-    rows = re.findall(r"^(think|answer|probe|generated) +(\S+) +(\S+) +(\S+) +(\d+)$", printed, re.MULTILINE)
-    return {role: [0 if cell == "-" else int(cell) for cell in cells] for role, *cells in rows}
+    rows = re.findall(r"^(think|answer|probe|generated) +(\S+) +(\S+) +(\S+) +([\d,]+)$", printed, re.MULTILINE)
+    return {role: [0 if cell == "-" else int(cell.replace(",", "")) for cell in cells] for role, *cells in rows}
 
 
 def test_the_account_of_a_process_adds_up(thinker):
     arguments = (thinker, "-", "--max-tokens", 40, "--policy", "self_consistency:samples=3")
     done = subprocess.run(command(*arguments), capture_output=True, text=True, input="3 + 4 =\n", check=True)
-    table = account(done.stdout)
+    # Standard output is a pipe here, and has the answer alone.
+    table = account(done.stderr)
     roles = [table[role] for role in table if role != "generated"]
     assert [sum(column) for column in zip(*roles, strict=True)] == table["generated"]
     kept, voted, discarded, everything = table["generated"]
     assert kept + voted + discarded == everything
     assert 3 <= everything <= 120
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout)
-    assert done.stderr == ""
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
+    assert done.stdout
+    assert account(done.stdout) == {}
+    assert done.stderr.startswith("\ntokens")
 
 
 def test_ctrl_c_ends_the_answer_and_accounts_for_what_there_is(thinker):
@@ -52,9 +55,10 @@ def test_ctrl_c_ends_the_answer_and_accounts_for_what_there_is(thinker):
     began = os.read(process.stdout.fileno(), 64)
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
-    printed = (began + rest).decode()
+    printed = errors.decode()
     assert process.returncode == 130, errors
-    assert b"Traceback" not in errors
+    assert began + rest
+    assert "Traceback" not in printed
     assert 1 <= account(printed)["generated"][3] < 50000
     assert "cancelled: interrupted" in printed
 
@@ -141,9 +145,56 @@ def test_an_engine_that_fails_leaves_one_message(monkeypatch):
     assert out.getvalue().endswith("<think> a\n")  # the message begins its own line
 
 
-def test_an_oracle_cannot_score_a_question_that_is_asked(scripted):
-    with pytest.raises(RecipeError, match="no gold answer"):
-        asked(policy="best_of_n:samples=2", scorer="gold")
+@pytest.mark.parametrize(("name", "lacks"), [("gold", "no gold answer"), ("steps", "no known steps")])
+def test_what_judges_a_problem_cannot_score_a_question_that_is_asked(scripted, name, lacks):
+    with pytest.raises(RecipeError, match=lacks):
+        asked(policy="best_of_n:samples=2", scorer=name)
+
+
+@pytest.mark.parametrize(
+    ("policy", "says", "cure"),
+    [
+        ("best_of_n:samples=2", "best_of_n:samples=2 needs a scorer", "--scorer module:function"),
+        ("semantic_switch", "semantic_switch needs a scorer", "--scorer module:function"),
+        ("search_episode", "search_episode needs a retriever", "--retriever"),
+        ("confidence_cascade", "needs engines of the names 'small' and 'large'", "--engine NAME=MODEL"),
+        ("draft_target", "needs an engine of the name 'draft'", "--engine NAME=MODEL"),
+    ],
+)
+def test_what_a_policy_needs_is_said_before_a_model_is_opened(monkeypatch, policy, says, cure):
+    monkeypatch.setattr(ask_command, "open_model", lambda *_, **__: pytest.fail("a model was opened"))
+    with pytest.raises((RecipeError, LaunchError), match=re.escape(says)) as refused:
+        asked(policy=policy)
+    assert cure in refused.value.cure
+
+
+def test_further_engines_are_opened_by_name(monkeypatch):
+    def say_model(model):
+        return lambda context: ["<think>", "</think>", model, EOS][sum(context.generated.values()) :]
+
+    opened = []
+
+    def open_scripted(model, **_):
+        opened.append(Opened(ScriptedEngine(say_model(model)), model))
+        return opened[-1]
+
+    monkeypatch.setattr(ask_command, "open_model", open_scripted)
+    printed = asked(
+        policy="ab_mcts:trials=2,batch=1,models=[other]", engines=("other=b",), scorer=f"{__name__}:longest"
+    )
+    assert [item.name for item in opened] == ["tiny", "b"]
+    assert printed.startswith("<think></think>")
+    with pytest.raises(RecipeError, match="--engine b"):
+        asked(engines=("b",))
+
+
+def longest(problem):
+    """A scorer that likes long texts."""
+
+    async def score(prompt, texts):
+        return [1 - 1 / (1 + len(text)) for text in texts]
+
+    return score
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 50])
@@ -175,3 +226,26 @@ def test_control_codes_of_a_model_do_not_reach_the_terminal():
     assert re.findall(r"\x1b\[[0-9;]*[^m0-9;]", printed) == []
     assert "\x1b[2m" in printed  # thinking is dimmed
     assert "\x07" not in printed
+
+
+def seeker(context):
+    if "<information>" in context.text:
+        return ["<answer>", " Lima ", "</answer>"]
+    return ["<think>", " hm", "</think>", "<search>", " capital", " of", " Peru ", "</search>"]
+
+
+def test_a_question_is_searched_for_and_the_documents_are_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ask_command, "open_model", lambda model, **_: Opened(ScriptedEngine(seeker), model))
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"id": "peru", "text": "Lima is the capital of Peru."}, {"id": "x", "text": "Nothing of that."}]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"policy": "search_episode:k=1", "retriever": str(corpus)}
+    printed = asked(**given)
+    assert "Lima is the capital of Peru." in printed
+    assert "\nsearch         capital of Peru: peru\n" in printed
+    assert "\ndocuments      peru\n" in printed
+    assert asked(**given, as_json=True) == ""
+    said = json.loads(capsys.readouterr().out)
+    assert (said["answer"], said["notes"]["citations"]) == ("Lima", ["peru"])
+    with pytest.raises(LaunchError, match="policy search_episode needs a retriever"):
+        asked(policy="search_episode")

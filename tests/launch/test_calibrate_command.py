@@ -98,22 +98,26 @@ def test_the_threshold_is_the_boldest_that_the_binomial_distribution_allows(engi
     apart = {f"q{k}" for k in range(N)} - {item.id for item in calibrate_command.split(recorded, share=0.25)[0]}
     seen = [k for k in stops if f"q{k}" not in apart]
     held_out = [k for k in stops if f"q{k}" in apart]
-    allowed = most_losses(150, 0.05, 0.05)
-    assert 0 < sum(map(wrong, seen)) == allowed == round(made.seen.loss * 150)
+    n = N - len(apart)
+    # Of the first look: all looks together have 5 %.
+    allowed = most_losses(n, 0.05, 0.025)
+    assert 0 < sum(map(wrong, seen)) == allowed == round(made.seen.loss * n)
     # The next question on the calibration side would be one loss too many.
     assert wrong(max(k for k in range(N) if k not in stops and f"q{k}" not in apart))
 
-    tokens = {len(seen): 150, len(held_out): 50}
-    for stopped, n, check in zip(tokens, tokens.values(), (made.seen, made.held_out), strict=True):
-        assert check.tokens == pytest.approx((STOPPED * stopped + (FULL + PROBE) * (n - stopped)) / n)
-        assert (check.questions, check.baseline_tokens) == (n, FULL)
+    sides = ((len(seen), n, made.seen), (len(held_out), len(apart), made.held_out))
+    for stopped, size, check in sides:
+        assert check.tokens == pytest.approx((STOPPED * stopped + (FULL + PROBE) * (size - stopped)) / size)
+        assert (check.questions, check.baseline_tokens) == (size, FULL)
         assert check.saving == pytest.approx(1 - check.tokens / FULL)
-    assert made.held_out.loss == sum(map(wrong, held_out)) / 50
+    assert made.held_out.loss == sum(map(wrong, held_out)) / len(apart)
     assert (made.held_out.baseline_accuracy, made.held_out.accuracy) == (1.0, pytest.approx(1 - made.held_out.loss))
     assert made.provenance["sampling"]["max_tokens"] == 40
     assert made.settings["answer_by"] == "probe"
     assert f"{100 * made.held_out.saving:.1f} %" in printed
-    assert "On 50 held-out questions the loss was" in printed
+    assert f"On {len(apart)} held-out questions the loss was" in printed
+    assert "Look 1 at these recordings: tested at a level of 2.5 %" in printed
+    assert "- at most (97.5 %)" in printed
 
 
 def test_the_artefact_is_a_policy_that_does_what_was_replayed(engines):
@@ -164,6 +168,77 @@ def test_recordings_are_calibrated_again_without_a_model(engines):
     assert len(engines) == 1
 
 
+def test_looks_are_counted_beside_the_recordings(engines):
+    tight = "accuracy drop <= 1 point at 95 %"
+    for limit in (50, 100, 100):
+        with pytest.raises(DataError, match="no threshold is shown"):
+            calibrate(*RECORD, "--target", tight, "--limit", limit)
+    printed = calibrate(*RECORD, "--target", TARGET)  # the same look again was none
+    assert "Look 3 at these recordings: tested at a level of 0.417 %" in printed
+    made = Calibration.load("calibration.json")
+    assert (made.provenance["look"], made.provenance["level"]) == (3, pytest.approx(0.05 / 12))
+    looks = [json.loads(line) for line in Path("calibration.recordings.looks.jsonl").read_text().splitlines()]
+    sizes = [
+        len(calibrate_command.split(read_recordings("calibration.recordings.jsonl")[:n], share=0.3)[0])
+        for n in (50, 100, N)
+    ]
+    assert [look["questions"] for look in looks] == sizes
+    assert [(look["target"], look["bound"], look["held_out"]) for look in looks] == [
+        (tight, "hoeffding_bentkus", "0.3"),
+        (tight, "hoeffding_bentkus", "0.3"),
+        (TARGET, "hoeffding_bentkus", "0.3"),
+    ]
+
+
+@pytest.mark.parametrize("changed", [{"model": "other"}, {"policy": "es_cot"}, {"sampling": {"max_tokens": 9}}])
+def test_recordings_of_something_else_confirm_nothing(engines, tmp_path, changed):
+    rows = (tmp_path / "problems.jsonl").read_text().splitlines(keepends=True)
+    for name, some in (("some", rows[::2]), ("others", rows[1::2])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(some))
+        calibrate(
+            "tiny",
+            RULE,
+            "--problems",
+            f"{name}.jsonl",
+            "--max-tokens",
+            40,
+            "--recordings",
+            f"{name}.r.jsonl",
+            "--thresholds",
+            0.5,
+        )
+    arguments = ("--from-recordings", "some.r.jsonl", "--held-out", "others.r.jsonl", "--target", TARGET)
+    calibrate(*arguments)
+    assert Calibration.load("calibration.json").held_out.questions == 100
+    path = tmp_path / "others.r.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    about = {"about": {**json.loads(first)["about"], **changed}}
+    path.write_text(json.dumps(about) + "\n" + "".join(rest))
+    with pytest.raises(DataError, match=f"recorded with .{next(iter(changed))!r}".replace("'", '"')):
+        calibrate(*arguments)
+    path.write_text("".join(rest))
+    with pytest.raises(DataError, match="does not say what was recorded"):
+        calibrate(*arguments)
+
+
+def test_recordings_that_were_cut_are_no_sample(engines, tmp_path):
+    calibrate(*RECORD, "--thresholds", 0.5, "--limit", 90)
+    path = tmp_path / "calibration.recordings.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:60]))
+    with pytest.raises(DataError, match=r"32 of 90 runs are missing.*short runs end first") as refusal:
+        calibrate("--from-recordings", path, "--target", TARGET)
+    assert "goes on where it was cut" in refusal.value.cure
+
+
+def test_the_same_question_under_another_id_is_not_held_out(engines, tmp_path):
+    rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    others = [{**row, "id": f"other {row['id']}"} for row in rows]
+    (tmp_path / "others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
+    with pytest.raises(DataError, match="held out and calibrated on"):
+        calibrate(*RECORD, "--target", TARGET, "--held-out", "others.jsonl")
+    assert engines == []
+
+
 def test_what_if_says_what_thresholds_would_have_done(engines):
     calibrate(*RECORD, "--target", TARGET)
     printed = calibrate("--from-recordings", "calibration.recordings.jsonl", "--thresholds", "0.1,0.5")
@@ -176,12 +251,27 @@ def test_what_if_says_what_thresholds_would_have_done(engines):
         assert line[1:] == [f"{value:.1f}" for value in shown]
 
 
+def test_recordings_without_a_checkpoint_are_said_to_be_that(engines):
+    asked = ("tiny", "confidence_probe:at=['never said'],probe_tokens=4", *RECORD[2:], "--limit", 20)
+    for wanted in (("--thresholds", "0.5"), ("--target", TARGET)):
+        with pytest.raises(DataError, match=r"none of 20 runs reached a checkpoint: .*never said"):
+            calibrate(*asked, *wanted)
+
+
+def test_the_next_command_is_named_with_the_recordings(engines):
+    printed = calibrate(*RECORD, "--thresholds", "0.5")
+    assert "recordings: calibration.recordings.jsonl\n" in printed
+    [command] = re.findall(r"laconic (calibrate --from-recordings .*)", printed)
+    with pytest.raises(DataError, match="no threshold is shown"):
+        calibrate(*shlex.split(command)[1:])
+
+
 def test_a_target_out_of_reach_is_refused_with_the_number_of_questions(engines):
     with pytest.raises(DataError) as refusal:
         calibrate(*RECORD, "--target", "accuracy drop <= 1 point at 95 %", "--limit", 100)
-    # Without a loss it takes ln(0.05) / ln(0.99) questions, and 30 % are held out.
-    questions = math.ceil(math.log(0.05) / math.log(0.99))
-    assert f"about {questions} questions" in str(refusal.value)
+    # Without a loss it takes ln(level) / ln(0.99) questions; the second look has a sixth of 5 %, and 30 % are held out.
+    questions = math.ceil(math.log(0.05 / 6) / math.log(0.99))
+    assert f"about {questions} questions would be needed in look 2" in str(refusal.value)
     assert f"--limit {math.ceil(questions / 0.7)} " in str(refusal.value)
     assert not os.path.exists("calibration.json")
     assert len(read_recordings("calibration.recordings.jsonl")) == 100
@@ -243,6 +333,12 @@ def test_held_out_problems_may_be_others(engines, tmp_path):
         (("tiny", "--target", TARGET), RecipeError, "are needed"),
         (("--from-recordings", "problems.jsonl", "--target", TARGET), DataError, "not a recording"),
         ((*RECORD, "--from-recordings", "x.jsonl", "--target", TARGET), RecipeError, "decodes nothing"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--limit", 5), RecipeError, "--limit has no effect"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--samples", 2), RecipeError, "--samples has no effect"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--seed", 1), RecipeError, "--seed has no effect"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--temperature", 0.5), RecipeError, "--temperature has"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--max-tokens", 9), RecipeError, "--max-tokens has no"),
+        (("--from-recordings", "x.jsonl", "--target", TARGET, "--tokenizer", "t"), RecipeError, "--tokenizer has no"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -262,12 +358,14 @@ def test_a_killed_process_leaves_recordings_that_are_gone_on_from(thinker, tmp_p
     command = [sys.executable, "-m", "laconic.launch.cli", "calibrate", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     path = tmp_path / "calibration.recordings.jsonl"
-    while process.poll() is None and (not path.is_file() or path.read_bytes().count(b"\n") < 2):
+    while process.poll() is None and (not path.is_file() or path.read_bytes().count(b"\n") < 3):
         time.sleep(0.01)
     process.kill()
     process.wait()
     there = read_recordings(path)
     assert there
+    with pytest.raises(DataError, match=f"{60 - len(there)} of 60 runs are missing"):
+        calibrate("--from-recordings", path, "--thresholds", "0.1")
     calibrate(*arguments)
     calibrate(*arguments, "--out", "whole.json")
     whole = read_recordings("whole.recordings.jsonl")

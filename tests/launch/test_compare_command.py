@@ -3,17 +3,20 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from rich.console import Console
 
+from laconic.launch import compare_command
 from laconic.launch.compare_command import CompareOptions, model_name, read_policies
+from laconic.launch.compare_folder import prepare
 from laconic.launch.compare_text import print_results
 from laconic.recipes.entry import run_stage
-from laconic.rewards.errors import RecipeError
-from laconic.rewards.records import read_rollouts
+from laconic.rewards.errors import DataError, RecipeError
+from laconic.rewards.records import Problem, read_rollouts
 from laconic.training import init
 
 RECIPE = """
@@ -78,6 +81,19 @@ def test_what_was_asked_is_kept_and_json_is_the_file(work):
     assert texts[0] == texts[1]
 
 
+def test_answers_of_a_model_that_was_overwritten_are_not_used(work, tmp_path):
+    folder, asked, _ = work
+    shutil.copytree(folder / "out", tmp_path / "out")
+    weights = asked[0] / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = laconic(*asked[:-1], tmp_path / "out", *TWO, cwd=folder)
+    weights.write_bytes(content)
+    assert done.returncode == 2
+    assert "holds a comparison with another model" in done.stderr
+    assert laconic(*asked[:-1], tmp_path / "out", *TWO, cwd=folder).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -116,7 +132,61 @@ def test_models_are_called_by_the_part_of_their_name_that_says_most():
     assert [model_name(name) for name in names] == ["02-sft-0a", "name", "name-8B", "name", "model"]
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
+def test_policies_that_were_compared_before_stay_in_the_report(work):
+    folder, asked, _ = work
+    again = [*asked[:-1], "kept"]
+    for policy in ("self_consistency:samples=2", "plain"):
+        assert laconic(*again, "--policy", policy, cwd=folder).returncode == 0
+    rows = json.loads((folder / "kept" / "results.json").read_text())["policies"]["rows"]
+    assert [row["policy"] for row in rows] == ["none", "self_consistency:samples=2", "plain"]
+    # One that fails leaves the results as they are.
+    before = (folder / "kept" / "results.json").read_bytes()
+    (folder / "kept" / "rollouts" / "broken.jsonl").write_text("no rollout\n")
+    failed = laconic(*again, "--policy", "broken=short_mk:k=2,m=1", cwd=folder)
+    assert failed.returncode != 0
+    assert "what it shows" not in failed.stdout
+    assert (folder / "kept" / "results.json").read_bytes() == before
+
+
+def entry(label):
+    return {"name": "plain", "label": label}
+
+
+def test_a_folder_keeps_what_has_answers_and_refuses_other_questions(tmp_path):
+    problems = [Problem(f"p{k}", f"{k} =", str(k), "exact") for k in range(3)]
+    identity = ("seed", "problems_sha256")
+    settings = {"seed": 1, "problems_sha256": "ab", "policies": [entry("a"), entry("b")]}
+    assert prepare(tmp_path, settings, problems, identity=identity) == []
+    # Nothing was answered: anything else may be asked here.
+    settings = {"seed": 2, "problems_sha256": "ab", "policies": [entry("a"), entry("b")]}
+    assert prepare(tmp_path, settings, problems, identity=identity) == []
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "none.jsonl").write_text("{}\n")
+    (tmp_path / "rollouts" / "a.jsonl").write_text("{}\n")
+    (tmp_path / "rollouts" / "b.jsonl").touch()
+    settings = {"seed": 2, "problems_sha256": "ab", "policies": [entry("c")]}
+    assert prepare(tmp_path, settings, problems, identity=identity) == ["a"]
+    assert [item["label"] for item in settings["policies"]] == ["a", "c"]
+    assert json.loads((tmp_path / "compare.json").read_text()) == settings
+    with pytest.raises(DataError, match=r"another seed \(2, not 3\)"):
+        prepare(tmp_path, {**settings, "seed": 3}, problems, identity=identity)
+    with pytest.raises(DataError, match=r"other problems \(3, not 2\)"):
+        prepare(tmp_path, {**settings, "problems_sha256": "cd"}, problems[:2], identity=identity)
+
+
+def test_a_scorer_that_cannot_judge_the_problems_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare_command, "check_model", lambda *_, **__: None)
+    (tmp_path / "own.jsonl").write_text('{"prompt": "3 + 4 =", "answer": "7"}\n')
+    asked = {"model": "m", "policies": ("best_of_n:samples=2",), "problems": "own.jsonl"}
+    with pytest.raises(DataError, match="no checker for the task"):
+        compare_command.compare(CompareOptions(**asked, scorer="steps"), Console())
+    with pytest.raises(RecipeError, match="unknown scorer 'step'"):
+        compare_command.compare(CompareOptions(**asked, scorer="step"), Console())
+    assert [path.name for path in tmp_path.iterdir()] == ["own.jsonl"]
+
+
+@pytest.mark.parametrize("width", [70, 80, 100, 120])
 def test_the_table_fits_the_terminal(work, width):
     results = json.loads((work[0] / "out" / "results.json").read_text())
     out = Console(file=io.StringIO(), width=width, soft_wrap=True)
@@ -124,5 +194,30 @@ def test_the_table_fits_the_terminal(work, width):
     text = out.file.getvalue()
     assert max(map(len, text.splitlines())) <= min(width, 100)
     words = " ".join(text.split())
-    for piece in ("no policy", "self_consistency:", "samples=2", "tokens", "what it shows"):
+    for piece in ("no policy", "self_consistency:", "samples=2", "tokens"):
         assert piece in words
+    verdicts = [pair["says"] for pair in results["policies"]["paired"]]
+    # In a narrow terminal each is a line of its own.
+    assert ("what it shows" in words) == (width >= 100)
+    if width < 100:
+        assert [f"  {says}" in text.splitlines() for says in verdicts] == [True] * len(verdicts)
+    told = "none of these policies saves tokens significantly" in words
+    assert told != any(pair["saves"] for pair in results["policies"]["paired"])
+
+
+def test_policies_that_search_are_given_a_retriever(work):
+    folder, asked, _ = work
+    (folder / "corpus.jsonl").write_text('{"id": "a", "text": "3 + 4 = 7"}\n{"id": "b", "text": "1 + 1 = 2"}\n')
+    policy = ("--policy", "search_episode:instruct=false,k=1")
+    refused = laconic(*asked[:-2], *policy, "--out", "searched", cwd=folder)
+    assert refused.returncode == 2
+    assert "needs a retriever" in refused.stderr
+    done = laconic(*asked[:-2], *policy, "--out", "searched", "--retriever", "corpus.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    none, searched = json.loads((folder / "searched" / "results.json").read_text())["policies"]["rows"]
+    assert "searches" not in none
+    (file,) = (folder / "searched" / "rollouts").glob("search_episode*.jsonl")
+    counts = [len(row.meta["searches"]) for row in read_rollouts(file)]
+    assert searched["searches"] == pytest.approx(sum(counts) / len(counts))
+    other = laconic(*asked[:-2], *policy, "--out", "searched", "--retriever", "other.jsonl", cwd=folder)
+    assert "another retriever (corpus.jsonl, not other.jsonl)" in other.stderr

@@ -12,13 +12,16 @@ import pytest
 from rich.console import Console
 
 from laconic.data_gen.families import FAMILIES
+from laconic.inference.policies import POLICIES
 from laconic.launch.doctor import in_range, packages
+from laconic.launch.listing import print_listing
 from laconic.launch.profiles import shipped_profiles
 from laconic.launch.report import headline_table, is_fresh
 from laconic.launch.reward_listing import print_all
 from laconic.launch.text import console, number, seconds, share, size
 from laconic.recipes.source import shipped
 from laconic.rewards import REWARDS
+from laconic.rewards.errors import RecipeError
 from laconic.rewards.registry import CLAIMS
 
 
@@ -86,10 +89,41 @@ def test_one_reward_says_all_about_itself(name):
     assert said.count("not claimed: ") == len(CLAIMS) - len(reward.claims)
 
 
-def test_only_rewards_are_listed_one_by_one():
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_one_policy_says_all_about_itself(name, capsys):
+    policies = POLICIES[name]
+    print_listing(Console(width=80), "policies", name, Path())
+    printed = capsys.readouterr().out
+    prose = [line for line in printed.splitlines() if not line.startswith("      ")]
+    assert max(map(len, prose)) <= 80
+    assert printed.startswith(f"{name}: ")
+    for parameter in policies.parameters:
+        assert re.search(rf"^  {parameter}( = |, to be given)", printed, re.MULTILINE)
+    needs = printed.partition("\nneeds\n")[2].partition("\npaper\n")[0]
+    assert all(item.value in " ".join(needs.split()) for item in policies.requires)
+    assert ("a scorer" in needs) == policies.scorer
+    assert policies.paper in " ".join(printed.split())
+
+
+def test_policies_that_need_more_than_a_model_say_so(capsys):
+    print_listing(Console(width=200), "policies", None, Path())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    said = {line[0]: " ".join(line) for line in lines if line and line[0] in POLICIES}
+    assert set(said) == set(POLICIES)
+    asks = {"cascade", "confidence_cascade", "hybrid_router", "draft_target"}
+    assert {name for name, line in said.items() if ", engines " in line or line.startswith(f"{name} engines ")} == asks
+    for name in ("search_episode", "stable_search", "self_answer_search"):
+        assert "retriever" in said[name]
+    for name in ("semantic_switch", "difficulty_probe", "hybrid_router"):
+        assert "scorer" in said[name]
+    with pytest.raises(RecipeError, match="unknown policy 'short_mkk'"):
+        print_listing(Console(), "policies", "short_mkk", Path())
+
+
+def test_only_rewards_and_policies_are_listed_one_by_one():
     done = laconic("list", "recipes", "hapo")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "only rewards" in done.stderr
+    assert "only rewards and policies" in done.stderr
     done = laconic("list", "rewards", "hapoo")
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean hapo?" in done.stderr

@@ -62,6 +62,16 @@ def test_a_file_without_problems_is_refused(tmp_path, rows, says):
         load_argument(written(tmp_path / "rows.jsonl", *rows))
 
 
+def test_a_question_that_is_there_twice_is_one_problem(tmp_path):
+    rows = [{"id": f"q{k}", "prompt": f"{k % 3} + 1 =", "answer": str(k % 3 + 1)} for k in range(9)]
+    path = written(tmp_path / "rows.jsonl", *rows)
+    assert [problem.id for problem in load_argument(path)] == ["q0", "q1", "q2"]
+    assert len(load_argument(path, limit=2)) == 2
+    path = written(tmp_path / "rows.jsonl", *rows[:2], {"id": "x", "prompt": "1 + 1 = ", "answer": "3"})
+    with pytest.raises(DataError, match=r"rows\.jsonl:3: asks what 'q1' asks, but has another answer"):
+        load_argument(path)
+
+
 def test_a_split_that_there_is_not_is_named():
     with pytest.raises(RecipeError, match="no such split"):
         load_argument(f"{RECIPE}:tset")
