@@ -5,6 +5,7 @@ Every function returns what it kept and why it dropped the rest (`Cleaned`); the
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ def unique_problems(problems: Sequence[Problem]) -> Cleaned[Problem]:
 def deduplicate(rows: Sequence[dict[str, Any]]) -> Cleaned[dict[str, Any]]:
     """Drop rows that equal an earlier one in everything but the problem's id."""
     return _without_repeats(
-        rows, lambda row: tuple(sorted((k, v) for k, v in row.items() if k != "problem_id")), "repeats a row"
+        rows,
+        lambda row: json.dumps({k: v for k, v in row.items() if k != "problem_id"}, sort_keys=True),
+        "repeats a row",
     )
 
 

@@ -1,8 +1,9 @@
 """From rollouts to preference rows: which completion is better than which. One pure function per method.
 
 A pairing sees all rollouts of a stage and gives rows ``{"problem_id", "prompt", "chosen", "rejected"}``, in the order
-of the problems. None depends on the order of the rollouts. What is chosen is correct and was not cut by the token
-limit, and never equals what is rejected; pairing again what was paired changes nothing.
+of the problems. None depends on the order of the rollouts. What is chosen is correct, no teacher's guess, was not cut
+by the token limit, and never equals what is rejected; pairing again what was paired changes nothing. Rows of search
+episodes have `chosen_pieces` and `rejected_pieces` too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
-from laconic.data_gen.select import by_problem, correct_ones, shortest_first
+from laconic.data_gen.select import by_problem, correct_ones, pieces_of, shortest_first
 from laconic.rewards.records import Problem, Rollout
 
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ def _pairing(*, needs: str) -> Callable[[Callable[[list[Rollout]], list[Pair]]],
         @wraps(pair)
         def build(rollouts: Sequence[Rollout], problems: dict[str, Problem]) -> list[Row]:
             return [
-                {"problem_id": problem.id, "prompt": problem.prompt, "chosen": chosen.text, "rejected": rejected.text}
+                _row(problem, chosen, rejected)
                 for problem, group in by_problem(rollouts, problems)
                 for chosen, rejected in pair(group)
                 # Two samples may say the same and differ in what is not text, such as their searches.
@@ -48,6 +49,12 @@ def _pairing(*, needs: str) -> Callable[[Callable[[list[Rollout]], list[Pair]]],
         return build
 
     return register
+
+
+def _row(problem: Problem, chosen: Rollout, rejected: Rollout) -> Row:
+    row = {"problem_id": problem.id, "prompt": problem.prompt, "chosen": chosen.text, "rejected": rejected.text}
+    pieces = {"chosen_pieces": pieces_of(chosen), "rejected_pieces": pieces_of(rejected)}
+    return row if None in pieces.values() else row | pieces
 
 
 def wrong_ones(group: Iterable[Rollout]) -> list[Rollout]:
@@ -146,11 +153,14 @@ def prefers(one: Rollout, other: Rollout) -> bool:
 
 
 def executed_searches(rollout: Rollout) -> int | None:
-    """How many searches a rollout executed: ``meta["searches"]``, else how many `queries` or `retrieved` lists it has.
+    """How many searches a rollout executed: those of its episode (``meta["search"]``), or else ``meta["searches"]``, or
+    how many `queries` or `retrieved` lists it has.
 
     None if that is null: somebody meant to count and could not. A rollout that says nothing about searching made none.
     """
     meta = rollout.meta
+    if "search" in meta:
+        return len(meta["search"]["searches"])
     if "searches" in meta:
         return meta["searches"]
     listed = next((meta[name] for name in ("queries", "retrieved") if name in meta), ())

@@ -1,8 +1,9 @@
 """From rollouts to SFT rows: which completions to learn from. One pure function per method.
 
 A selector sees all rollouts of a stage and gives rows ``{"problem_id", "prompt", "completion"}``, in the order of the
-problems. None depends on the order of the rollouts, none takes a truncated completion, and selecting again from what
-was selected changes nothing.
+problems. None depends on the order of the rollouts, none takes a truncated completion or a teacher's guess, and
+selecting again from what was selected changes nothing. Rows of search episodes have `pieces` besides: texts and their
+kinds, which put together are the completion.
 """
 
 from __future__ import annotations
@@ -40,8 +41,19 @@ def by_problem(rollouts: Iterable[Rollout], problems: dict[str, Problem]) -> lis
 
 
 def correct_ones(group: Iterable[Rollout]) -> list[Rollout]:
-    """The rollouts that may be learnt from: verified and not cut by the token limit; each text once."""
-    return _each_text_once(r for r in group if r.correct and r.finished)
+    """The rollouts that may be learnt from: verified, not guessed, not cut by the token limit; each text once."""
+    return _each_text_once(r for r in group if r.correct and r.finished and not guessed(r))
+
+
+def guessed(rollout: Rollout) -> bool:
+    """Whether a teacher answered before it knew; that is there to be rejected, even where it came out right."""
+    return bool(rollout.meta.get("guessed"))
+
+
+def pieces_of(rollout: Rollout) -> list[dict[str, str]] | None:
+    """Kind and text of each part of a search episode, in order; None for any other rollout."""
+    pieces = rollout.meta.get("search", {}).get("pieces")
+    return None if pieces is None else [{"kind": piece["kind"], "text": piece["text"]} for piece in pieces]
 
 
 def shortest_first(group: Iterable[Rollout]) -> list[Rollout]:
@@ -56,15 +68,19 @@ def _each_text_once(group: Iterable[Rollout]) -> list[Rollout]:
     return list(first.values())
 
 
+def _row(problem: Problem, rollout: Rollout) -> Row:
+    row = {"problem_id": problem.id, "prompt": problem.prompt, "completion": rollout.text}
+    pieces = pieces_of(rollout)
+    return row if pieces is None else row | {"pieces": pieces}
+
+
 def _selector(name: str, *, needs: str) -> Callable[[Callable[[list[Rollout]], list[Rollout]]], Selector]:
     """Register a rule that chooses among one problem's rollouts."""
 
     def register(choose: Callable[[list[Rollout]], list[Rollout]]) -> Selector:
         def select(rollouts: Sequence[Rollout], problems: dict[str, Problem]) -> list[Row]:
             return [
-                {"problem_id": problem.id, "prompt": problem.prompt, "completion": rollout.text}
-                for problem, group in by_problem(rollouts, problems)
-                for rollout in choose(group)
+                _row(problem, rollout) for problem, group in by_problem(rollouts, problems) for rollout in choose(group)
             ]
 
         SELECTORS[name], NEEDS[name] = wraps(choose)(select), needs
@@ -75,8 +91,11 @@ def _selector(name: str, *, needs: str) -> Callable[[Callable[[list[Rollout]], l
 
 @_selector("all", needs="a sample that was not cut by the token limit")
 def every_finished(group: list[Rollout]) -> list[Rollout]:
-    """Everything that was finished, right or wrong; for teachers, whose traces are verified when written."""
-    return [rollout for rollout in group if rollout.finished]
+    """Everything that was finished, right or wrong; for teachers, whose traces are verified when written.
+
+    What a teacher guessed is left out.
+    """
+    return [rollout for rollout in group if rollout.finished and not guessed(rollout)]
 
 
 @_selector("correct", needs=_A_CORRECT_ONE)

@@ -1,4 +1,4 @@
-"""Where problems come from: procedural families, JSON Lines files, data sets on the hub.
+"""Where problems come from: procedural families, a synthetic world, JSON Lines files, data sets on the hub.
 
 `load_problems` is the one entry: recipes, data generation, training and evaluation all see the same problems in the
 same order for the same arguments. Importing this loads no heavy library; `datasets` is imported when a hub data set is
@@ -7,9 +7,11 @@ read, math-verify when mathematical golds are checked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, zip_longest
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from laconic.data_gen.clean import Cleaned, decontaminate
@@ -20,9 +22,11 @@ from laconic.rewards.jsonl import read_jsonl
 from laconic.rewards.records import Problem
 
 if TYPE_CHECKING:
+    from laconic.recipes.knowledge_problems import QaProblems, WorldProblems
     from laconic.recipes.problems_model import FileProblems, HubProblems, Problems, ProceduralProblems
 
 Split = Literal["train", "test"]
+_MADE = ("reasoning_gym", "world")
 
 
 def load_problems(spec: Problems, split: Split, seed: int) -> list[Problem]:
@@ -31,7 +35,7 @@ def load_problems(spec: Problems, split: Split, seed: int) -> list[Problem]:
     Args:
         spec: The `problems:` of a recipe.
         split: `train` or `test`.
-        seed: Draws procedural problems; files and data sets keep their own order.
+        seed: Draws procedural problems and worlds; files and data sets keep their own order.
 
     Returns:
         Problems with distinct ids and prompts. Of a prompt that a file repeats, the first row stays.
@@ -41,6 +45,10 @@ def load_problems(spec: Problems, split: Split, seed: int) -> list[Problem]:
     """
     if spec.source == "reasoning_gym":
         return _procedural(spec, split, seed)
+    if spec.source == "world":
+        return _of_world(spec, split, seed)
+    if spec.source == "qa":
+        return _of_qa_sets(spec, split)
     rows = _file_rows(spec, split) if spec.source == "jsonl" else _hub_rows(spec, split)
     limit = spec.limit_train if split == "train" else spec.limit_test
     found = _read(rows, spec, split)
@@ -60,8 +68,8 @@ def training_problems(spec: Problems, seed: int, *, decontaminated: bool = True)
         DataError: see `load_problems`; or no problem is left.
     """
     problems = load_problems(spec, "train", seed)
-    # Procedural problems share the words of their template, and are split by canonical input already.
-    if not decontaminated or spec.source == "reasoning_gym":
+    # Procedural problems share the words of their template, and are split by canonical input or fact already.
+    if not decontaminated or spec.source in _MADE:
         return Cleaned(problems, [])
     cleaned = decontaminate(problems, load_problems(spec, "test", seed))
     if not cleaned.kept:
@@ -85,6 +93,56 @@ def _procedural(spec: ProceduralProblems, split: Split, seed: int) -> list[Probl
     ]
     # Families take turns, so that the first n problems are as mixed as all of them.
     return [problem for turn in zip_longest(*drawn) for problem in turn if problem is not None]
+
+
+def _of_world(spec: WorldProblems, split: Split, seed: int) -> list[Problem]:
+    from laconic.data_gen.world.closed_book import taught_questions
+    from laconic.data_gen.world.questions import draw_questions
+
+    world, wanted = spec.world(seed), getattr(spec, split)
+    draw = partial(draw_questions, hops=spec.hops, shapes=spec.shapes, unanswerable=spec.unanswerable)
+    if spec.known is None:
+        return draw(world, split, wanted)
+    known = taught_questions(world, split)
+    Random(f"{seed}/known/{split}").shuffle(known)
+    return _in_turn(known, _unknown(partial(draw, world, split), wanted), spec.known, wanted)
+
+
+def _unknown(draw: Callable[[int], list[Problem]], wanted: int) -> list[Problem]:
+    """Drawn questions that need a search or tell their fact."""
+    drawn, found = wanted, []
+    while len(found) < wanted:
+        found = [p for p in draw(drawn) if p.meta["least_searches"] > 0 or p.meta["hops"] == 0]
+        drawn += wanted - len(found)
+    return found
+
+
+def _in_turn(known: list[Problem], others: list[Problem], share: float, wanted: int) -> list[Problem]:
+    """The first `share` of any number of them are known, until there are no more."""
+    mixed: list[Problem] = []
+    taken = 0
+    while len(mixed) < wanted:
+        if taken < len(known) and taken < share * (len(mixed) + 1):
+            mixed.append(known[taken])
+            taken += 1
+        else:
+            mixed.append(others[len(mixed) - taken])
+    return mixed
+
+
+def _of_qa_sets(spec: QaProblems, split: Split) -> list[Problem]:
+    from laconic.data_gen.qa_sets import load_qa
+
+    limit = spec.limit_train if split == "train" else spec.limit_test
+    # No set has to give more than all that are wanted.
+    loaded = [load_qa(name, split, limit=limit) for name in getattr(spec, split)]
+    # Sets take turns, so that the first n problems are as mixed as all of them.
+    mixed = (problem for turn in zip_longest(*loaded) for problem in turn if problem is not None)
+    return list(islice(_first_of_each_prompt(mixed), limit))
+
+
+def _first_of_each_prompt(problems: Iterable[Problem]) -> Iterator[Problem]:
+    return _distinct((problem.id, problem) for problem in problems)
 
 
 def _file_rows(spec: FileProblems, split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -190,30 +248,39 @@ def _refused_golds(problems: Sequence[Problem], refused: Sequence[Problem]) -> D
     )
 
 
-def vocabulary(spec: Problems) -> list[str]:
+def vocabulary(spec: Problems, seed: int = 0) -> list[str]:
     """Every whitespace-separated word that a symbolic tokenizer has to know, sorted.
 
-    For procedural families what prompts, traces and answers can ever contain; for files and data sets what the
-    training split does contain, so a test problem may hold unknown words.
+    For procedural families and worlds what prompts, traces, documents and answers can ever contain; for files and data
+    sets what the training split does contain, so a test problem may hold unknown words.
+
+    Args:
+        spec: The `problems:` of a recipe.
+        seed: The recipe's; it draws the names of a world.
     """
     if spec.source == "reasoning_gym":
         from laconic.data_gen.families import family
 
         return sorted(set().union(*(family(name).symbols(spec.options.get(name)) for name in spec.families)))
-    return sorted({word for text in training_text(spec, seed=0) for word in text.split()})
+    if spec.source == "world":
+        from laconic.data_gen.world import spaced
+
+        return spaced.vocabulary(spec.world(seed))
+    return sorted({word for text in training_text(spec, seed) for word in text.split()})
 
 
 def training_text(spec: Problems, seed: int) -> Iterator[str]:
-    """Text to train a BPE tokenizer on: prompts, answers and solutions of the training problems."""
+    """Text to train a BPE tokenizer on: prompts, answers and solutions of the training problems; a world's articles."""
     problems = load_problems(spec, "train", seed)
+    if spec.source == "world":
+        told = (f"{document.title} {document.text}" for document in spec.world(seed).documents)
+        return chain(told, (problem.prompt for problem in problems))
     if spec.source == "reasoning_gym":
         return chain.from_iterable(_lesson(problem) for problem in problems)
     return (text for p in problems for text in (p.prompt, p.answer, p.meta.get("solution")) if text)
 
 
 def _lesson(problem: Problem) -> Iterator[str]:
-    from random import Random
-
     from laconic.data_gen.teachers import STYLES, teach
 
     rng = Random(problem.id)

@@ -45,19 +45,37 @@ def main(opened: Opened) -> dict[str, Any]:
     """
     config: GenerateStage = opened.stage.config
     used = _problems(opened)
-    problems = validate_golds(used.kept[: config.limit], opened.stage.problems)
+    problems = validate_golds(_with_taught(opened, used.kept[: config.limit]), opened.stage.problems)
     write_jsonl(opened.work / "problems.jsonl", (problem.to_json() for problem in problems))
     rollouts = _rollouts(opened, problems)
     kept = _by_pass_rate(config, problems, rollouts)
-    rows = deduplicate(_rule(config.keep)(rollouts, {problem.id: problem for problem in kept.kept}))
-    if not rows.kept:
+    selected = deduplicate(_rule(config.keep)(rollouts, {problem.id: problem for problem in kept.kept}))
+    if not selected.kept:
         raise _no_rows(config, problems, kept.kept, rollouts)
-    write_jsonl(opened.work / "rows.jsonl", rows.kept)
-    dropped = {"decontaminate": used.counts, "pass_rate": kept.counts, "repeats": rows.counts}
-    summary = summarise(problems, rollouts, rows.kept, dropped)
+    # Statements are repeated on purpose.
+    rows = [*_asked(opened, selected.kept), *_closed_book(opened)]
+    write_jsonl(opened.work / "rows.jsonl", rows)
+    dropped = {"decontaminate": used.counts, "pass_rate": kept.counts, "repeats": selected.counts}
+    summary = summarise(problems, rollouts, rows, dropped)
     write_atomic(opened.work / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(f"{config.name}: {summary['rows']} rows from {summary['rollouts']} rollouts of {len(problems)} problems")
     return {key: summary[key] for key in ("rollouts", "rows", "tokens")}
+
+
+def _asked(opened: Opened, rows: Sequence[Row]) -> list[Row]:
+    """The rows with the prompt that their models are asked with."""
+    search = opened.stage.search
+    return list(rows) if search is None else [row | {"prompt": search.prompt(row["prompt"])} for row in rows]
+
+
+def _closed_book(opened: Opened) -> list[Row]:
+    """Statements of what a world's model is to know without searching."""
+    stage, teacher = opened.stage, opened.stage.config.teacher
+    if teacher is None or not teacher.statements:
+        return []
+    from laconic.data_gen.world.lessons import stated
+
+    return stated(stage.problems.world(stage.problems_seed), repeats=teacher.statements)
 
 
 def _problems(opened: Opened) -> Cleaned[Problem]:
@@ -68,10 +86,23 @@ def _problems(opened: Opened) -> Cleaned[Problem]:
     return training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
 
 
+def _with_taught(opened: Opened, problems: list[Problem]) -> list[Problem]:
+    """The problems, and the question for every taught fact where the teacher is to ask it."""
+    stage, teacher = opened.stage, opened.stage.config.teacher
+    if teacher is None or not teacher.taught_questions:
+        return problems
+    from laconic.data_gen.world.closed_book import taught_questions
+
+    more = taught_questions(stage.problems.world(stage.problems_seed), stage.config.split, seed=stage.seed)
+    return list({problem.id: problem for problem in (*more, *problems)}.values())
+
+
 def _rollouts(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
     stage, config, path = opened.stage, opened.stage.config, opened.work / "rollouts.jsonl"
     if config.teacher is None:
-        return _sampled(opened, problems, path)
+        return _sampled(opened, problems, path) if stage.search is None else _searched(opened, problems, path)
+    if stage.problems.source == "world":
+        return write_ordered(path, _taught_episodes(opened, problems))
     # Imported here: a stage that samples a model needs no teachers.
     from laconic.data_gen.lessons import golden, taught
 
@@ -103,6 +134,43 @@ def _sampled(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Ro
             source=config.model or opened.model_dir(),
         )
     return [*rollouts, *_gold(problems, reader, sample=config.samples)] if config.gold else rollouts
+
+
+def _searched(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Rollout]:
+    from laconic.data_gen.episode_rollouts import sample_episodes
+    from laconic.data_gen.retrievers import open_for
+    from laconic.inference.opening import open_engine
+
+    stage, config = opened.stage, opened.stage.config
+    given = {"revision": opened.revision(), "dtype": stage.model.dtype, "signals": False}
+    return sample_episodes(
+        open_engine(opened.model_dir(), **given),
+        open_for(stage),
+        problems,
+        search=stage.search,
+        samples=config.samples,
+        sampling=config.sampling.build(),
+        seed=stage.seed,
+        path=path,
+        source=config.model or opened.model_dir(),
+        model=stage.model,
+    )
+
+
+def _taught_episodes(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
+    from laconic.data_gen.retrievers import open_for
+    from laconic.data_gen.world.lessons import taught_episodes
+
+    stage, config = opened.stage, opened.stage.config
+    return taught_episodes(
+        stage.problems.world(stage.problems_seed),
+        problems,
+        search=stage.search,
+        retriever=open_for(stage),
+        styles=config.teacher.styles,
+        samples=config.samples,
+        seed=stage.seed,
+    )
 
 
 def _gold(problems: Sequence[Problem], reader: TraceReader, *, sample: int) -> list[Rollout]:

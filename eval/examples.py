@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from laconic.eval.episode_parts import Part, is_episode, parts
 from laconic.eval.samples import Array, collect, scorable
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN
 from laconic.rewards.records import Problem, Rollout
@@ -26,6 +27,8 @@ class Shot:
     answer: str
     omitted: int
     """Characters of thinking left out."""
+    parts: tuple[Part, ...] = ()
+    """Of a search episode, instead of its thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def _lines(of_problem: Mapping[str, Sequence[Rollout]]) -> Iterator[Line]:
 
 def shot(rollout: Rollout) -> Shot:
     """Tell thinking from answer by the tags in the text; without a closing tag, opened thinking is all there is."""
+    if is_episode(rollout):
+        return Shot(rollout, "", rollout.answer or "", 0, tuple(parts(rollout)))
     before, closed, after = rollout.text.partition(THINK_CLOSE)
     opened = before.lstrip().startswith(THINK_OPEN)
     if not closed and not opened:

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from laconic.eval import headline as wording
-from laconic.eval import policy_table
+from laconic.eval import policy_table, search_table
 from laconic.eval.examples import Example
 from laconic.eval.headline import Headline
 from laconic.eval.table import caption, number, subject, table_rows
@@ -55,6 +55,7 @@ def render(
     curves: Sequence[Picture],
     policies: Sequence[Picture],
     examples: Sequence[Example],
+    searches: Sequence[Picture] = (),
 ) -> str:
     """Fill the template. All text from models and recipes is escaped.
 
@@ -66,6 +67,7 @@ def render(
         curves: Of the training stages.
         policies: Of the models under policies, one for each table.
         examples: Problems shown in full.
+        searches: Of models that search.
     """
     header, cells = table_rows(results)
     models = list(dict.fromkeys(row["model"] for row in results["rows"]))
@@ -94,6 +96,9 @@ def render(
             policy_sentence=policy_table.sentence,
             policy_caption=policy_table.caption(results) if policies else "",
             examples=examples,
+            searches=searches,
+            search_tables=list(search_table.tables(results)),
+            search_caption=search_table.caption(results) if searches else "",
             facts=results["provenance"],
             provenance=_provenance(results["provenance"]),
             css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

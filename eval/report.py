@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.eval import plots, policy_plot, policy_table
+from laconic.eval import plots, policy_plot, policy_table, search_plot, search_table
 from laconic.eval.examples import choose
 from laconic.eval.gather import Evaluation, Run, Stage, gather
 from laconic.eval.headline import Headline, headline
@@ -25,6 +25,7 @@ from laconic.rewards.errors import LaconicError
 
 TABLES = ("rows", "paired", "frontier")
 POLICY_TABLES = ("rows", "paired")
+"""Of policies, and of searches."""
 
 
 def write_report(run: Path, folders: Sequence[str] = ()) -> Path:
@@ -60,7 +61,7 @@ def _files(run: Run) -> dict[str, str | bytes]:
     results = merged(run)
     opening = headline(results)
     pictures, curves = list(_pictures(first, opening)), list(_curves(run.stages))
-    policies = list(policy_pictures(results))
+    policies, searches = list(policy_pictures(results)), list(search_pictures(results))
     title = str(first.description.get("recipe", run.folder.name))
     page = render(
         title=title,
@@ -70,11 +71,14 @@ def _files(run: Run) -> dict[str, str | bytes]:
         curves=curves,
         policies=policies,
         examples=_examples(first, opening),
+        searches=searches,
     )
-    drawn = {name: png for picture in (*pictures, *policies, *curves) for name, png in picture.files().items()}
+    drawn = {
+        name: png for picture in (*pictures, *searches, *policies, *curves) for name, png in picture.files().items()
+    }
     return {
         "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": _markdown(title, opening, results, pictures, policies),
+        "report.md": _markdown(title, opening, results, pictures, policies, searches),
         "report.html": page,
         **drawn,
     }
@@ -94,6 +98,10 @@ def merged(run: Run) -> dict[str, Any]:
     of_policies = [part["policies"] for part in parts if "policies" in part]
     if of_policies:
         tables["policies"] = {key: [item for part in of_policies for item in part[key]] for key in POLICY_TABLES}
+    of_searches = [part["search"] for part in of_models if "search" in part]
+    if of_searches:
+        tables["search"] = {key: [item for part in of_searches for item in part[key]] for key in POLICY_TABLES}
+        tables["search"]["settings"] = of_searches[0]["settings"]
     facts = {**of_models[0]["provenance"], "stages": [stage.facts() for stage in (*run.stages, *run.evaluations)]}
     if len(parts) > 1:
         facts["evals"] = {stage.name: stage.results["provenance"] for stage in run.evaluations}
@@ -177,12 +185,40 @@ def policy_pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
         )
 
 
+def search_pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
+    """Of models that search."""
+    rows = search_table.first_rows(results)
+    if not rows:
+        return
+    yield Picture(
+        "accuracy_searches",
+        "Accuracy against searches",
+        "Up and to the left is better. Large: as the model searches by itself, with 95 % intervals. Small: held to "
+        "0, 1, 2 and 3 searches.",
+        *(search_plot.accuracy_against_searches(rows, theme) for theme in (LIGHT, DARK)),
+    )
+    if any(row["closed_book"] for row in rows):
+        yield Picture(
+            "searches_knowledge",
+            "Searches against knowledge",
+            "Who knows when not to search falls from the upper left to the lower right.",
+            *(search_plot.searches_against_knowledge(rows, theme) for theme in (LIGHT, DARK)),
+        )
+
+
 def _markdown(
-    title: str, opening: Headline, results: Mapping[str, Any], pictures: Sequence[Picture], policies: Sequence[Picture]
+    title: str,
+    opening: Headline,
+    results: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    policies: Sequence[Picture],
+    searches: Sequence[Picture],
 ) -> str:
     facts = results["provenance"]
     images = images_of(pictures)
     lines = [f"# {title}", f"**{opening.sentence}**", opening.caveat, markdown_table(results), images]
+    if searches:
+        lines += ["## Searches", search_table.markdown(results), images_of(searches)]
     if policies:
         lines += ["## Policies", policy_table.markdown(results), images_of(policies)]
     made = f"Made by `{facts['command']}` on {facts['date']}; more in `results.json` and `report.html`."

@@ -26,6 +26,7 @@ from laconic.rewards.jsonl import write_atomic, write_jsonl
 from laconic.rewards.records import Problem, Rollout
 
 if TYPE_CHECKING:
+    from laconic.eval.search_results import Asked
     from laconic.recipes.entry import Opened
     from laconic.recipes.stages import EvalStage
 
@@ -44,11 +45,19 @@ def main(opened: Opened) -> dict[str, Any]:
     problems = _problems(opened)
     write_jsonl(opened.work / "problems.jsonl", (problem.to_json() for problem in problems))
     (opened.work / "rollouts").mkdir(exist_ok=True)
-    rollouts, templates = {}, {}
+    rollouts, templates, searched = {}, {}, {}
     for name in opened.stage.config.models:
-        rollouts[name], templates[name] = _sample(opened, name, problems)
+        if opened.stage.search is None:
+            rollouts[name], templates[name] = _sample(opened, name, problems)
+        else:
+            searched[name], templates[name] = _search(opened, name, problems)
+            rollouts[name] = list(searched[name].episodes)
     facts = _facts(opened, templates) | {"seconds": round(time.monotonic() - started, 1)}
     results = build_results(problems, rollouts, _settings(opened), provenance=provenance(**facts))
+    if searched:
+        from laconic.eval.search_stage import measured_searches
+
+        results["search"] = measured_searches(opened, problems, searched, _settings(opened))
     if opened.stage.config.policies:
         results["policies"] = _policies(opened, problems, rollouts)
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
@@ -90,13 +99,23 @@ def _sample(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[lis
             path=opened.work / "rollouts" / f"{name}.jsonl",
             source=name,
         )
-    template = {
-        "example": prompt_text(tokenizer, problems[0].prompt),
-        "template_sha256": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
-    }
+    template = _template(prompt_text(tokenizer, problems[0].prompt), tokenizer.chat_template)
     del model, engine, sampler
     _free_memory()
     return rollouts, template
+
+
+def _search(opened: Opened, name: str, problems: Sequence[Problem]) -> tuple[Asked, dict[str, str]]:
+    """The same for a model that searches."""
+    from laconic.eval.search_stage import ask_with_searches
+
+    asked, example, template = ask_with_searches(opened, name, problems)
+    _free_memory()
+    return asked, _template(example, template)
+
+
+def _template(example: str, template: str) -> dict[str, str]:
+    return {"example": example, "template_sha256": hashlib.sha256(str(template).encode()).hexdigest()}
 
 
 def _policies(opened: Opened, problems: Sequence[Problem], rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:

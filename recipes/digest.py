@@ -8,6 +8,7 @@ from pathlib import Path
 
 from laconic.recipes.model_spec import ModelSpec
 from laconic.recipes.problems_model import FileProblems, Problems
+from laconic.recipes.search_model import WORLD, SearchSpec
 from laconic.rewards.errors import DataError, ModelError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -37,6 +38,22 @@ def _digest_data(key: str, path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def digest_retriever(search: SearchSpec | None) -> dict[str, str]:
+    """The digest of a corpus file, or of an index's manifest; nothing for a world, a server, or where nobody searches.
+
+    Raises:
+        DataError: the retriever is none of these.
+    """
+    if search is None or search.retriever == WORLD or search.retriever.startswith(("http://", "https://")):
+        return {}
+    path = Path(search.retriever.rpartition(":")[2])
+    file = path / "manifest.json" if path.is_dir() else path
+    if not file.is_file():
+        cure = f"name a corpus FILE.jsonl, a folder of `laconic retriever index`, http://host:port, or {WORLD}"
+        raise DataError(f"search.retriever: {search.retriever}: no such retriever", cure=cure)
+    return {search.retriever: hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
 def looks_local(path: str) -> bool:
     """Whether a model's path means a folder here and not a model on the hub."""
     return path.startswith((".", "/", "~")) or Path(path).exists()
@@ -52,6 +69,11 @@ def digest_model(model: ModelSpec) -> dict[str, str]:
         return {}
     folder = Path(model.path)
     check_model_folder(folder, key="model.path")
+    return digest_folder(folder)
+
+
+def digest_folder(folder: Path) -> dict[str, str]:
+    """Digests of a folder's files by name. Of files above 16 MiB only the size and both ends are read."""
     return {path.name: _digest_large(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 

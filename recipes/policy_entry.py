@@ -69,7 +69,10 @@ def check_policies(policies: Sequence[PolicyEntry], scorer: str | None) -> list[
             )
             wrong.append(mistake(("policies", at, "label"), f"{why}; give this policy another label"))
         labels.add(key)
-        if choice.registered.scorer and scorer is None:
+        if names := choice.registered.engine_names(choice.build()):
+            why = f"policy {entry.name} needs further engines ({', '.join(names)}), which a recipe cannot name"
+            wrong.append(mistake(("policies", at, "name"), f"{why}; `laconic ask --engine` and Python can"))
+        if choice.registered.lacks_scorer(choice.build()) and scorer is None:
             message = f"policy {entry.name} needs a scorer; name one for the stage: steps, gold or module:function"
             wrong.append(mistake(("scorer",), message))
     if scorer is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import InitErrorDetails
 
+from laconic.recipes.knowledge_problems import QaProblems, WorldProblems
 from laconic.recipes.strict import Count, Listed, NotEmpty, StrictModel, mistake, raise_all, suggest
 from laconic.rewards.errors import RecipeError
 
@@ -121,9 +122,14 @@ class HubProblems(StrictModel):
     limit_test: Count | None = None
 
 
-Problems: TypeAlias = Annotated[ProceduralProblems | FileProblems | HubProblems, Field(discriminator="source")]
+Problems: TypeAlias = Annotated[
+    ProceduralProblems | FileProblems | HubProblems | WorldProblems | QaProblems, Field(discriminator="source")
+]
+MadeProblems: TypeAlias = ProceduralProblems | WorldProblems
+"""Those that a program makes, as many as are asked for; they share the words of their templates, and are split by what
+they ask, not by their words."""
 
 
 def most_training_problems(problems: Problems) -> int | None:
     """How many training problems there can be; None when only the data itself can tell."""
-    return problems.train if isinstance(problems, ProceduralProblems) else problems.limit_train
+    return problems.train if isinstance(problems, MadeProblems) else problems.limit_train

@@ -11,20 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from laconic.recipes.digest import digest_model, digest_problems
+from laconic.recipes.digest import digest_model, digest_problems, digest_retriever
 from laconic.recipes.explain import explain, recipe_error
 from laconic.recipes.model_spec import ModelSpec
 from laconic.recipes.problems_model import Problems
 from laconic.recipes.references import BASE, Link, link
 from laconic.recipes.schema import Recipe
+from laconic.recipes.search_model import SearchSpec
 from laconic.recipes.stages import BaseStage, InitStage, ResolvedStage
 from laconic.recipes.strict import StrictModel, suggest
 from laconic.recipes.yaml_text import dump_yaml, load_yaml
 from laconic.rewards.errors import RecipeError
 
 INIT = InitStage.model_fields["kind"].default
+_SEARCHING = ("generate", "grpo", "eval")
+"""Kinds of stages whose outcome depends on `search:`; sft and dpo take what it led to from their rows."""
 
 
 class StageFile(StrictModel):
@@ -43,6 +46,8 @@ class StageFile(StrictModel):
     """The recipe's own seed, the same for all stages: it fixes which problems there are."""
     problems: Problems
     model: ModelSpec
+    search: SearchSpec | None = None
+    """How its models search; None: not at all."""
     config: ResolvedStage
     """The recipe's stage, with defaults merged and references filled in."""
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -52,6 +57,11 @@ class StageFile(StrictModel):
     def folder(self) -> str:
         """The stage folder's name."""
         return f"{self.index:02d}-{self.name}-{self.hash}"
+
+    @model_serializer(mode="wrap")
+    def _without_search(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A stage without searches stays what it was before there were any: same file.
+        return {key: value for key, value in write(self).items() if key != "search" or value is not None}
 
     def to_yaml(self) -> str:
         """The text of `stage.yaml`."""
@@ -115,6 +125,7 @@ def resolve(recipe: Recipe, runs: Path) -> Plan:
         ModelError: the local model folder lacks a part.
     """
     files = {"problems": digest_problems(recipe.problems), "model": digest_model(recipe.model)}
+    files["search"] = digest_retriever(recipe.search)
     links, _ = link(recipe.stages)
     done: dict[str, StageFile] = {}
     if recipe.model.scratch is not None:
@@ -146,6 +157,8 @@ def _resolve_one(
         "model_files": files["model"] if reads_base else None,
         "inputs": {role: stage.hash for role, stage in upstream.items()},
     }
+    if recipe.search is not None and stage.kind in _SEARCHING:  # type: ignore[attr-defined]
+        identity |= {"search": recipe.search.model_dump(mode="json"), "search_files": files["search"]}
     return StageFile(
         version=package_version(),
         recipe=recipe.name,
@@ -157,6 +170,7 @@ def _resolve_one(
         problems_seed=recipe.seed,
         problems=recipe.problems,
         model=recipe.model,
+        search=recipe.search,
         config=config,  # type: ignore[arg-type]
         inputs={role: stage.folder for role, stage in upstream.items()},
     )

@@ -13,8 +13,19 @@ from pydantic_core import InitErrorDetails
 
 from laconic.recipes.defaults import inherit
 from laconic.recipes.model_spec import ModelSpec, ScratchModel
-from laconic.recipes.problems_model import FileProblems, HubProblems, Problems, ProceduralProblems
+from laconic.recipes.problems_model import (
+    FileProblems,
+    HubProblems,
+    MadeProblems,
+    Problems,
+    ProceduralProblems,
+    QaProblems,
+    WorldProblems,
+)
 from laconic.recipes.references import BASE, link
+from laconic.recipes.reward_needs import reward_mistakes
+from laconic.recipes.search_checks import search_mistakes, teacher_misfits
+from laconic.recipes.search_model import SearchSpec
 from laconic.recipes.stage_parts import Aes, Defaults, Lora, Reward, SamplingSpec, Teacher
 from laconic.recipes.stages import DpoStage, EvalStage, GenerateStage, GrpoStage, InitStage, Name, SftStage, Stage
 from laconic.recipes.strict import Listed, NotEmpty, StrictModel, mistake, raise_all
@@ -34,13 +45,16 @@ __all__ = [
     "ModelSpec",
     "Problems",
     "ProceduralProblems",
+    "QaProblems",
     "Recipe",
     "Reward",
     "SamplingSpec",
     "ScratchModel",
+    "SearchSpec",
     "SftStage",
     "Stage",
     "Teacher",
+    "WorldProblems",
     "json_schema",
 ]
 
@@ -59,6 +73,8 @@ class Recipe(StrictModel):
     hours: str | None = None
     problems: Problems
     model: ModelSpec
+    search: SearchSpec | None = None
+    """Where and how models search while they think; unset: they do not."""
     defaults: Defaults = Defaults()
     stages: Annotated[tuple[Stage, ...], Listed, NotEmpty]
     overlays: dict[Name, dict[str, Any]] = Field(default_factory=dict)
@@ -74,6 +90,8 @@ class Recipe(StrictModel):
         # References mean nothing while two stages share a name.
         raise_all(_names(self))
         raise_all([*link(self.stages)[1], *_teachers(self), *_tokenizer(self), *_lengths(self)])
+        raise_all(search_mistakes(self.search, self.problems, self.model, self.stages))
+        raise_all(reward_mistakes(self.stages, self.search, self.problems))
         return self
 
     def stage(self, name: str) -> Stage:
@@ -95,7 +113,7 @@ def _names(recipe: Recipe) -> list[InitErrorDetails]:
 
 
 def _teachers(recipe: Recipe) -> list[InitErrorDetails]:
-    procedural = isinstance(recipe.problems, ProceduralProblems)
+    procedural = isinstance(recipe.problems, MadeProblems)
     wrong = []
     for at, stage in enumerate(recipe.stages):
         teacher = stage.teacher if isinstance(stage, GenerateStage) else None
@@ -103,16 +121,21 @@ def _teachers(recipe: Recipe) -> list[InitErrorDetails]:
             message = "procedural problems come without solutions; use teacher: {styles: ...}"
             wrong.append(mistake(("stages", at, "teacher", "source"), message))
         if teacher is not None and not procedural and teacher.source == "program":
-            message = "programs teach procedural families only; use teacher: {source: gold}"
+            message = "programs teach procedural families only, or a world; use teacher: {source: gold}"
             wrong.append(mistake(("stages", at, "teacher"), message))
+        if teacher is not None and procedural:
+            wrong += [
+                mistake(("stages", at, "teacher", *place), why)
+                for place, why in teacher_misfits(teacher, recipe.problems)
+            ]
     return wrong
 
 
 def _tokenizer(recipe: Recipe) -> list[InitErrorDetails]:
     scratch = recipe.model.scratch
-    if scratch is None or scratch.tokenizer == "bpe" or isinstance(recipe.problems, ProceduralProblems):
+    if scratch is None or scratch.tokenizer == "bpe" or isinstance(recipe.problems, MadeProblems):
         return []
-    message = "a symbolic vocabulary exists for procedural problems only; use tokenizer: bpe"
+    message = "a symbolic vocabulary exists for procedural problems and worlds only; use tokenizer: bpe"
     return [mistake(("model", "scratch", "tokenizer"), message)]
 
 

@@ -6,12 +6,19 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from laconic.inference.engine import Sampling
 from laconic.recipes.strict import Count, StrictModel, mistake, raise_all, suggest
 from laconic.recipes.trainer_fields import check_trainer, fields, legal_keys
-from laconic.rewards.errors import RecipeError
 
 
 def _trainer(*kinds: str) -> Any:
@@ -79,6 +86,9 @@ class Defaults(StrictModel):
     lora: Lora | None = None
 
 
+_OF_WORLD = ("statements", "taught_questions")
+
+
 class Teacher(StrictModel):
     """Who writes the traces when no model does."""
 
@@ -88,18 +98,29 @@ class Teacher(StrictModel):
     """Share of each style, in any unit: only the proportions count."""
     redundancy: Annotated[float, Field(ge=0.0)] = 1.0
     """How much the overthinking style adds; 0 adds nothing."""
+    statements: Annotated[int, Field(ge=0)] = 0
+    """Of a world: rows that state each taught fact closed-book."""
+    taught_questions: bool = False
+    """Of a world: ask also about every taught fact whose question is not held out."""
 
     @model_validator(mode="after")
     def _styles_exist(self) -> Self:
-        from laconic.data_gen.teachers import STYLES
+        from laconic.data_gen.teachers import STYLES as procedural
+        from laconic.data_gen.world.episodes import STYLES as of_world
 
+        legal = (*procedural, *of_world)
         if self.source == "gold" and self.styles:
             raise_all([mistake(("styles",), "gold solutions are as they are; leave styles out", self.styles)])
         if self.source == "program" and not sum(self.styles.values()) > 0:
-            raise_all([mistake(("styles",), f"give at least one style a positive share; legal: {', '.join(STYLES)}")])
-        unknown = [style for style in self.styles if style not in STYLES]
-        raise_all([mistake(("styles", style), f"unknown style; {suggest(style, STYLES)}") for style in unknown])
+            raise_all([mistake(("styles",), f"give at least one style a positive share; legal: {', '.join(legal)}")])
+        unknown = [style for style in self.styles if style not in legal]
+        raise_all([mistake(("styles", style), f"unknown style; {suggest(style, legal)}") for style in unknown])
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_world(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A teacher of no world stays what it was before there were any: same file, same hash.
+        return {key: value for key, value in write(self).items() if key not in _OF_WORLD or value}
 
 
 def _reward_schema(schema: dict[str, Any]) -> None:
@@ -159,24 +180,7 @@ class Reward(StrictModel):
         from laconic.rewards.compose import check_entry
 
         check_entry(self.entry)
-        self._check_needs()
         return self
-
-    def _check_needs(self) -> None:
-        """Refuse a reward that looks at what the rollouts of a GRPO stage do not have."""
-        from laconic.rewards.group import COLUMNS, READ_FROM_COMPLETIONS
-        from laconic.rewards.registry import find
-
-        registered = find(self.name)
-        judged = {registered.judged.column} if registered.judged else set()
-        for name in registered.needs:
-            if COLUMNS[name].owner == "rollout" and name not in READ_FROM_COMPLETIONS | judged:
-                raise RecipeError(
-                    f"reward {self.name} needs {name!r} ({COLUMNS[name].about}), which the rollouts of a grpo stage "
-                    "do not have",
-                    cure="score rollouts that have it with `laconic score`, or train with `trl_reward` and a rollout "
-                    "function that returns it",
-                )
 
 
 class Aes(StrictModel):

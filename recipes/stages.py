@@ -151,6 +151,8 @@ class GrpoStage(TrainingStage):
     """Use only the first so many training problems."""
     decontaminate: bool = True
     """Drop training problems that share an 8-gram with a test problem."""
+    search_disabled: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """With `search:`, the share of each group's rollouts that may not search (SAAS: 0.5)."""
     trainer: GrpoTrainer = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -166,6 +168,11 @@ class GrpoStage(TrainingStage):
             )
         raise_all(wrong)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_search(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A stage that disables no search stays what it was before there were any: same file, same hash.
+        return {key: value for key, value in write(self).items() if key != "search_disabled" or value}
 
 
 class EvalStage(BaseStage):

@@ -24,7 +24,16 @@ from laconic.rewards.columns import (
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Problem, Rollout
 
-__all__ = ["COLUMNS", "READ_FROM_COMPLETIONS", "Array", "Batch", "Group", "Progress"]
+__all__ = [
+    "COLUMNS",
+    "READ_FROM_COMPLETIONS",
+    "READ_FROM_EPISODES",
+    "READ_FROM_WORLDS",
+    "Array",
+    "Batch",
+    "Group",
+    "Progress",
+]
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,15 @@ READ_FROM_COMPLETIONS = frozenset(
     ("correct", "length", "finished", "think_length", "text", "ids", "answer", "well_formed", "mode", "label")
 )
 """The columns that training fills for any completion; the others need a rollout function, a judge or the data set."""
+READ_FROM_EPISODES = READ_FROM_COMPLETIONS | frozenset(
+    (
+        *("searches", "queries", "retrieved", "passages", "tools", "self_answers", "invalid_actions"),
+        *("search_enabled", "entities"),
+    )
+)
+"""The columns that training fills for search episodes."""
+READ_FROM_WORLDS = READ_FROM_EPISODES | {"over_searches", "under_searches", "reasoning_steps"}
+"""Those that it fills for search episodes about a world."""
 _ROLLOUT_COLUMNS = tuple(name for name, item in COLUMNS.items() if item.owner == "rollout")
 _PROBLEM_COLUMNS = tuple(name for name, item in COLUMNS.items() if item.owner == "problem")
 

@@ -13,7 +13,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from laconic.rewards.errors import LaconicError
 from laconic.rewards.jsonl import JsonlAppender, read_jsonl, write_jsonl
 
-_PROGRESS_KEYS = {"loss": "loss", "reward": "reward", "raw/accuracy": "accuracy", "raw/tokens": "tokens"}
+_PROGRESS_KEYS = {
+    "loss": "loss",
+    "reward": "reward",
+    "raw/accuracy": "accuracy",
+    "raw/tokens": "tokens",
+    "raw/searches": "searches",
+}
 
 
 class TrainingDiverged(LaconicError, ArithmeticError):

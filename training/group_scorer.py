@@ -29,6 +29,8 @@ from laconic.rewards.judge import Judge, Judged, Row, verdicts
 from laconic.rewards.mode.reading import is_well_formed, label_of, mode_of
 from laconic.rewards.records import Problem, Rollout
 from laconic.training.answer_probability import AnswerProbability
+from laconic.training.episode_told import Told
+from laconic.training.search_columns import steps_of
 
 _READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "mode": mode_of,
@@ -101,6 +103,11 @@ class GroupScorer:
         self._judges.append(asked)
         return len(self._judges) - 1
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """What the rewards that it serves need or use."""
+        return frozenset(self._columns)
+
     def generation(
         self,
         problem_id: Sequence[str],
@@ -115,11 +122,11 @@ class GroupScorer:
             completion_ids: Their generated token ids; one list object per batch, by which the batch is known again.
             progress: Of the training run.
             carried: What else TRL hands on about the rows, by name; columns that a rollout function returned are kept.
+                Of search episodes (``episode``) nothing else is looked at than what is told there.
         """
         if self._generation is None or self._generation.key is not completion_ids:
-            kept = {name: values for name, values in carried.items() if name in _CARRIED}
-            extra = [{name: values[row] for name, values in kept.items()} for row in range(len(problem_id))]
-            local = self._read_all(problem_id, completion_ids, extra)
+            local = self._read_episodes(problem_id, carried.get("episode"))
+            local = local or self._read_all(problem_id, completion_ids, _columns(carried, rows=len(problem_id)))
             parts = gather_object([list(zip(local, self._ask(local), strict=True))])
             start = sum(len(part) for part in parts[: PartialState().process_index])
             rows = [row for part in parts for row in part]
@@ -174,6 +181,28 @@ class GroupScorer:
             further = [{**columns, **known} for columns, known in zip(measured, carried, strict=True)]
         return [self._read(*row) for row in zip(problems, traces, ids, further, strict=True)]
 
+    def _read_episodes(self, problem_id: Sequence[str], told: Sequence[Told] | None) -> list[Rollout]:
+        pairs = zip(problem_id, told or (), strict=told is not None)
+        return [self._read_episode(self.problems[name], one) for name, one in pairs]
+
+    def _read_episode(self, problem: Problem, told: Told) -> Rollout:
+        verdict = judge(told.answer, problem)
+        read = self._further_columns(problem, told.text, told.ids)
+        return Rollout(
+            problem_id=problem.id,
+            sample=0,
+            task=problem.task,
+            text=told.text,
+            answer=verdict.answer,
+            correct=verdict.correct,
+            finished=told.finished,
+            tokens=told.tokens,
+            think_tokens=told.think_tokens,
+            answer_tokens=told.answer_tokens,
+            # What is known of an episode comes before what its text looks like.
+            meta={**read, **told.columns, **steps_of(problem.meta, told.facts["searches"]), "search": told.facts},
+        )
+
     def _read(self, problem: Problem, trace: Trace, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout:
         verdict = judge(trace.answer_text, problem)
         return Rollout(
@@ -214,6 +243,12 @@ class GroupScorer:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_generation": None, "_runner": None, "answer_probability": None}
+
+
+def _columns(carried: Mapping[str, Any], *, rows: int) -> list[dict[str, Any]]:
+    """The columns that came along, row by row."""
+    kept = {name: values for name, values in carried.items() if name in _CARRIED}
+    return [{name: values[row] for name, values in kept.items()} for row in range(rows)]
 
 
 async def _ask_all(judges: Sequence[tuple[Judge, Judged]], rows: Sequence[Row]) -> list[list[float | None]]:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
+from laconic.data_gen.retrievers import open_for
 from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.inference.engines.loading import eos_ids
 from laconic.recipes.entry import Opened, run_stage
+from laconic.rewards.errors import LaunchError
 from laconic.rewards.records import Problem
 from laconic.training import session
 from laconic.training.answer_probability import AnswerProbability
+from laconic.training.episode_rollouts import SampledEpisodes
 from laconic.training.generations import ExactResume
 from laconic.training.group_scorer import GroupScorer
 from laconic.training.model import generation_config, load_tokenizer, lora_config
@@ -24,6 +28,8 @@ from laconic.training.reward_adapter import RewardAdapter
 from laconic.training.reward_state import RewardState
 from laconic.training.rollouts import SampledRollouts, applicable
 from laconic.training.rows import prompt_dataset
+from laconic.training.search_columns import check_columns, searched_problem
+from laconic.training.search_health import SearchHealth
 
 # TRL warns that rollout_func may change; a test runs every shipped recipe against the pinned version.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -35,6 +41,7 @@ def main(opened: Opened) -> dict[str, Any]:
     arguments = session.training_arguments(GRPOConfig, opened, reward_weights=[spec.weight for spec in config.rewards])
     tokenizer = load_tokenizer(opened.model_dir(), revision=opened.revision())
     problems = _problems(opened)
+    check_columns(config.rewards, problems)
     scorer = GroupScorer(
         {problem.id: problem for problem in problems},
         tokenizer,
@@ -42,25 +49,55 @@ def main(opened: Opened) -> dict[str, Any]:
         eos_ids=eos_ids(generation_config(opened.model_dir(), revision=opened.revision()), tokenizer),
     )
     rewards = [RewardAdapter(spec.entry, scorer, log_raw=at == 0) for at, spec in enumerate(config.rewards)]
-    trainer = GRPOTrainer(
-        model=opened.model_dir(),
-        reward_funcs=rewards,
-        args=arguments,
-        processing_class=tokenizer,
-        train_dataset=prompt_dataset(problems),
-        peft_config=lora_config(config.lora),
-        # The last of the session's callbacks seals a checkpoint, so the state of rewards has to be in it by then.
-        callbacks=[ExactResume(), RewardState(rewards), *session.callbacks(opened)],
-        rollout_func=SampledRollouts(seed=arguments.seed) if applicable(arguments) else None,
-    )
-    scorer.answer_probability = AnswerProbability(trainer)
-    return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
+    searching = opened.stage.search is not None
+    with _rollouts(opened, arguments, scorer) as rollouts:
+        trainer = GRPOTrainer(
+            model=opened.model_dir(),
+            reward_funcs=rewards,
+            args=arguments,
+            processing_class=tokenizer,
+            train_dataset=prompt_dataset(problems),
+            peft_config=lora_config(config.lora),
+            # The last of the session's callbacks seals a checkpoint, so the state of rewards has to be in it by then;
+            # the first of them writes the metrics, alarms included.
+            callbacks=[
+                ExactResume(),
+                RewardState(rewards),
+                *([SearchHealth(opened.work / "health.jsonl")] if searching else []),
+                *session.callbacks(opened),
+            ],
+            rollout_func=rollouts,
+        )
+        # Before an episode's answer there is no one stretch of thinking to measure.
+        scorer.answer_probability = None if searching else AnswerProbability(trainer)
+        return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
+
+
+def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> AbstractContextManager[Any]:
+    """What TRL gets as its rollout function; None leaves its own generation in place."""
+    stage = opened.stage
+    if stage.search is None:
+        return nullcontext(SampledRollouts(seed=arguments.seed) if applicable(arguments) else None)
+    if not applicable(arguments):
+        raise LaunchError(
+            "search episodes are run by Laconic's own engine, which this stage's trainer or launch leaves out",
+            cure="leave out use_vllm, FSDP, and the sampling settings that only TRL's generation has",
+        )
+    disabled = stage.config.search_disabled
+    given = {"search": stage.search, "seed": arguments.seed, "disabled": disabled, "columns": scorer.columns}
+    return closing(SampledEpisodes(open_for(stage), **given))
 
 
 def _problems(opened: Opened) -> list[Problem]:
     stage, config = opened.stage, opened.stage.config
     found = training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
-    return validate_golds(found.kept[: config.limit], stage.problems)
+    problems = validate_golds(found.kept[: config.limit], stage.problems)
+    if stage.search is None:
+        return problems
+    of_world = stage.problems.source == "world"
+    documents = stage.problems.world(stage.problems_seed).documents if of_world else ()
+    texts = {document.id: document.contents for document in documents} if of_world else None
+    return [searched_problem(problem, tool=stage.search.tags.tool, texts=texts) for problem in problems]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(opened: Opened) -> dict[str, Any]:
     """Run the stage; returns facts for its manifest."""
     stage, spec = opened.stage, opened.stage.model.scratch
     if spec.tokenizer == "symbolic":
-        tokenizer = scratch.symbolic_tokenizer(vocabulary(stage.problems))
+        tokenizer = scratch.symbolic_tokenizer(vocabulary(stage.problems, stage.problems_seed))
     else:
         tokenizer = scratch.bpe_tokenizer(training_text(stage.problems, stage.seed), vocab_size=spec.vocab_size)
     parameters = scratch.build(spec, tokenizer, seed=stage.seed, folder=opened.work / "model")

@@ -17,6 +17,7 @@ from laconic.rewards.compose import compose
 from laconic.rewards.group import Batch, Progress
 from laconic.rewards.records import Rollout
 from laconic.training.group_scorer import Generation, GroupScorer
+from laconic.training.search_metrics import search_metrics
 
 
 class RewardAdapter:
@@ -76,7 +77,7 @@ class RewardAdapter:
 
 
 def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Unshaped facts of a generation batch: accuracy, tokens by part and by verdict, truncation."""
+    """Unshaped facts of a generation batch: accuracy, tokens by part and by verdict, truncation, searches."""
     correct = np.array([bool(rollout.correct) for rollout in rollouts])
     tokens = np.array([rollout.tokens for rollout in rollouts], dtype=float)
     metrics = {
@@ -90,4 +91,5 @@ def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         metrics["raw/tokens_correct"] = tokens[correct].mean()
     if not correct.all():
         metrics["raw/tokens_wrong"] = tokens[~correct].mean()
+    metrics |= search_metrics(rollouts)
     return {name: float(value) for name, value in metrics.items()}

@@ -58,13 +58,9 @@ class SampledRollouts:
         first = accelerator.process_index * len(prompts)
         step = trainer.state.global_step
         texts = [messages[-1]["content"] for messages in prompts]
-        requests = [Request((str(row), 0), text, self._seed(step, first + row, text)) for row, text in enumerate(texts)]
-        sampling = Sampling(
-            temperature=arguments.temperature,
-            top_p=arguments.top_p,
-            top_k=arguments.top_k or None,
-            max_tokens=arguments.max_completion_length,
-        )
+        seeds = [rollout_seed(self.seed, step, row, text) for row, text in enumerate(texts, start=first)]
+        requests = [Request((str(row), 0), text, seeds[row]) for row, text in enumerate(texts)]
+        sampling = sampling_of(arguments)
         training = trainer.model.training
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
             engine = TransformersEngine(model, tokenizer, batch_size=self.batch_size, signals=False)
@@ -79,10 +75,28 @@ class SampledRollouts:
             "logprobs": None,
         }
 
-    def _seed(self, step: int, row: int, prompt: str) -> int:
-        # The prompt is in it because one optimiser step may need several generations.
-        digest = hashlib.sha256(f"{self.seed}/{step}/{row}/{prompt}".encode()).digest()
-        return int.from_bytes(digest[:8], "big")
+
+def rollout_seed(seed: int, step: int, row: int, prompt: str) -> int:
+    """The seed of one rollout.
+
+    Args:
+        seed: Of the stage.
+        step: Optimiser steps done.
+        row: Place in the global batch.
+        prompt: As the data set has it; one optimiser step may need several generations.
+    """
+    digest = hashlib.sha256(f"{seed}/{step}/{row}/{prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def sampling_of(arguments: GRPOConfig) -> Sampling:
+    """How a configuration has rollouts drawn."""
+    return Sampling(
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k or None,
+        max_tokens=arguments.max_completion_length,
+    )
 
 
 def _fsdp_launched() -> bool:

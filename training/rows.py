@@ -3,11 +3,15 @@
 The prompt is the chat template with its generation prompt; the completion is tokenised on its own and closed with
 the end-of-sequence token. So a model is trained on exactly the token boundary it will be sampled at, and templates
 that cut the thinking out of earlier assistant messages (DeepSeek-R1's) cannot cut it out of the training data.
+
+A row of a search episode has pieces. Each is tokenised on its own, as `laconic.inference.episode` puts it in, and only
+the generated ones are learned: retrieved and forced text is read, never imitated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate import PartialState
@@ -17,6 +21,19 @@ from transformers import PreTrainedTokenizerBase
 from laconic.inference.trace import THINK_OPEN, prompt_text, template_opens_thinking
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Problem
+
+SIDES = ("chosen", "rejected")
+_IGNORED = -100
+"""A label that is not learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Token ids, end-of-sequence included, and which of them are learned."""
+
+    ids: list[int]
+    learned: list[int]
+    """1 for every id that the loss is over, 0 for the rest."""
 
 
 class RowEncoder:
@@ -42,38 +59,82 @@ class RowEncoder:
             text = text.lstrip().removeprefix(THINK_OPEN)
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
 
+    def completion_of(self, row: Mapping[str, Any], *, text: str = "completion", pieces: str = "pieces") -> Completion:
+        """A row's completion; where the row has pieces, only the generated ones are learned.
+
+        The end of the sequence is learned with the piece that comes last, since the model ends what it says, not what
+        it was shown.
+
+        Args:
+            row: Of a generate stage.
+            text: The key of the completion.
+            pieces: The key of its pieces, each with `kind` and `text`.
+
+        Raises:
+            DataError: the pieces put together are not the completion.
+        """
+        given = row.get(pieces)
+        if given is None:
+            ids = self.completion(row[text])
+            return Completion(ids, [1] * len(ids))
+        if "".join(piece["text"] for piece in given) != row[text]:
+            where = row.get("problem_id", "a row")
+            raise DataError(f"{where}: its {pieces} put together are not its {text}", cure="generate the rows again")
+        return self._of_pieces(given)
+
+    def _of_pieces(self, pieces: Sequence[Mapping[str, str]]) -> Completion:
+        ids: list[int] = []
+        learned: list[int] = []
+        for place, piece in enumerate(pieces):
+            said = piece["text"]
+            if place == 0 and self._opens_thinking:
+                said = said.lstrip().removeprefix(THINK_OPEN)
+            new = self.tokenizer.encode(said, add_special_tokens=False)
+            if place == len(pieces) - 1:
+                new.append(self.tokenizer.eos_token_id)
+            ids += new
+            learned += [int(piece["kind"] == "generated")] * len(new)
+        return Completion(ids, learned)
+
     def fits(self, *parts: list[int]) -> bool:
         """Whether the parts together stay within `max_length`."""
         return self.max_length is None or sum(map(len, parts)) <= self.max_length
 
 
 def sft_dataset(rows: Sequence[dict[str, Any]], encoder: RowEncoder) -> Dataset:
-    """Columns ``input_ids`` and ``labels``; prompt positions are -100, so the loss is over completions.
+    """Columns ``input_ids`` and ``labels``; prompt, retrieved and forced positions are -100.
 
     Raises:
-        DataError: no row fits `max_length`.
+        DataError: no row fits `max_length`, or pieces are not those of their completion.
     """
     encoded = []
     for row in rows:
-        prompt, completion = encoder.prompt(row["prompt"]), encoder.completion(row["completion"])
-        if encoder.fits(prompt, completion):
-            encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+        prompt, completion = encoder.prompt(row["prompt"]), encoder.completion_of(row)
+        if encoder.fits(prompt, completion.ids):
+            labels = [id if on else _IGNORED for id, on in zip(completion.ids, completion.learned, strict=True)]
+            encoded.append({"input_ids": prompt + completion.ids, "labels": [_IGNORED] * len(prompt) + labels})
     return _dataset(encoded, encoder, given=len(rows))
 
 
 def preference_dataset(rows: Sequence[dict[str, Any]], encoder: RowEncoder) -> Dataset:
-    """Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
+    """Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``, and ``chosen_learned`` and ``rejected_learned``.
 
     Raises:
-        DataError: no pair fits `max_length`.
+        DataError: no pair fits `max_length`, or pieces are not those of their completion.
     """
     encoded = []
     for row in rows:
         prompt = encoder.prompt(row["prompt"])
-        chosen, rejected = encoder.completion(row["chosen"]), encoder.completion(row["rejected"])
-        if encoder.fits(prompt, chosen) and encoder.fits(prompt, rejected):
-            encoded.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+        sides = {side: encoder.completion_of(row, text=side, pieces=f"{side}_pieces") for side in SIDES}
+        if all(encoder.fits(prompt, side.ids) for side in sides.values()):
+            ids = {f"{name}_ids": side.ids for name, side in sides.items()}
+            encoded.append({"prompt_ids": prompt} | ids | {learned_column(n): s.learned for n, s in sides.items()})
     return _dataset(encoded, encoder, given=len(rows))
+
+
+def learned_column(side: str) -> str:
+    """The column that says which ids of a side are learned."""
+    return f"{side}_learned"
 
 
 def prompt_dataset(problems: Iterable[Problem]) -> Dataset:

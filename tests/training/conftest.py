@@ -138,6 +138,23 @@ def reference(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def searching():
+    """The module with the small world in which models search."""
+    sys.path.insert(0, str(CHILD))
+    import searching
+
+    return searching
+
+
+@pytest.fixture(scope="session")
+def searcher(searching, tmp_path_factory):
+    """A model that has learned to search there."""
+    folder = tmp_path_factory.mktemp("searcher")
+    assert searching.school(folder) < 0.5
+    return folder
+
+
 @pytest.fixture
 def inputs(reference, tmp_path):
     """The run with the inputs of a training stage complete, and nothing that depends on it."""

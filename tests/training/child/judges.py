@@ -14,3 +14,8 @@ async def by_thinking(row):
 async def even(row):
     """The same for all."""
     return 5
+
+
+async def by_searches(row):
+    """A probability that grows with the searches."""
+    return row["searches"] / (row["searches"] + 1)
