@@ -14,6 +14,7 @@ from laconic.eval.policy_results import NONE, Prices, measure_policies
 from laconic.eval.policy_runs import Questions, check_choice, run_choice
 from laconic.eval.results import Settings
 from laconic.inference.ledger import FATES, ROLES
+from laconic.inference.opening import Opened as Engines
 from laconic.inference.opening import open_engine
 from laconic.inference.policies.choose import Choice
 from laconic.inference.retrieval.batching import BatchingRetriever
@@ -55,10 +56,11 @@ def run_policies(opened: Opened, problems: Sequence[Problem], plain: Rollouts) -
 
 
 def _run_model(opened: Opened, name: str, questions: Questions, plain: Sequence[Rollout]) -> dict[str, list[Rollout]]:
-    stage, config, role = opened.stage, opened.stage.config, f"model:{name}"
+    stage, config = opened.stage, opened.stage.config
     retriever = None if stage.search is None else BatchingRetriever(open_for(stage))
-    questions = replace(questions, retriever=retriever)
-    engine = open_engine(opened.model_dir(role), dtype=stage.model.dtype, revision=opened.revision(role))
+    engine = _open(opened, name)
+    others = {other: _open(opened, other).engine for other in sorted(_asked(config, name) - {name})}
+    questions = replace(questions, retriever=retriever, engines={**others, name: engine.engine})
     lengths = {problem.id: _prompt_tokens(engine.tokenizer, problem) for problem in questions.problems}
     asked = {NONE: without_policy(plain, lengths)}
     with asyncio.Runner() as runner:
@@ -70,10 +72,21 @@ def _run_model(opened: Opened, name: str, questions: Questions, plain: Sequence[
                 path = policy_file(opened.work, name, choice.label)
                 asked[choice.label] = run_choice(choice, engine, questions, runner=runner, path=path, source=name)
         finally:
-            runner.run(engine.engine.aclose())
+            for each in (engine.engine, *others.values()):
+                runner.run(each.aclose())
             if retriever is not None:
                 runner.run(retriever.aclose())
     return asked
+
+
+def _open(opened: Opened, name: str) -> Engines:
+    role = f"model:{name}"
+    return open_engine(opened.model_dir(role), dtype=opened.stage.model.dtype, revision=opened.revision(role))
+
+
+def _asked(config: EvalStage, model: str) -> set[str]:
+    """The models that policies of this one ask besides: cascades, routers, drafts."""
+    return {name for choice in _choices(config, model) for name in choice.registered.engine_names(choice.build())}
 
 
 def _choices(config: EvalStage, model: str) -> list[Choice]:

@@ -57,8 +57,16 @@ class Prices(StrictModel):
     generated: Annotated[float, Field(ge=0.0)]
 
 
-def check_policies(policies: Sequence[PolicyEntry], scorer: str | None) -> list[InitErrorDetails]:
-    """What is wrong with the policies of a stage as a whole."""
+def check_policies(
+    policies: Sequence[PolicyEntry], scorer: str | None, models: Sequence[str] | None
+) -> list[InitErrorDetails]:
+    """What is wrong with the policies of a stage as a whole.
+
+    Args:
+        policies: All of them.
+        scorer: The stage's.
+        models: The stage's, which are also the further engines that a policy may ask; None: not known yet.
+    """
     wrong, labels = [], set()
     for at, entry in enumerate(policies):
         choice = entry.choice
@@ -69,9 +77,10 @@ def check_policies(policies: Sequence[PolicyEntry], scorer: str | None) -> list[
             )
             wrong.append(mistake(("policies", at, "label"), f"{why}; give this policy another label"))
         labels.add(key)
-        if names := choice.registered.engine_names(choice.build()):
-            why = f"policy {entry.name} needs further engines ({', '.join(names)}), which a recipe cannot name"
-            wrong.append(mistake(("policies", at, "name"), f"{why}; `laconic ask --engine` and Python can"))
+        names = choice.registered.engine_names(choice.build())
+        if models is not None and (foreign := [name for name in names if name not in models]):
+            why = f"policy {entry.name} asks {', '.join(foreign)}, no model of this stage"
+            wrong.append(mistake(("policies", at), f"{why}; its engines are models by name: {', '.join(models)}"))
         if choice.registered.lacks_scorer(choice.build()) and scorer is None:
             message = f"policy {entry.name} needs a scorer; name one for the stage: steps, gold or module:function"
             wrong.append(mistake(("scorer",), message))

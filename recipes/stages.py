@@ -197,7 +197,8 @@ class EvalStage(BaseStage):
     """Token budgets at which accuracy is shown; unset means chosen from what was used."""
     aes: Aes = Aes()
     policies: Annotated[tuple[PolicyEntry, ...], Listed] = ()
-    """Inference policies, each compared with no policy of the same model on the same problems."""
+    """Inference policies, each compared with no policy of the same model on the same problems. Those that ask further
+    engines (cascades, routers, drafts) find the stage's models under their names."""
     scorer: str | None = None
     """For policies that need one: `steps`, `gold` or `module:function`."""
     prices: Prices | None = None
@@ -205,7 +206,7 @@ class EvalStage(BaseStage):
 
     @model_validator(mode="after")
     def _policies_fit(self) -> Self:
-        raise_all(check_policies(self.policies, self.scorer))
+        raise_all(check_policies(self.policies, self.scorer, self.models))
         return self
 
     @model_serializer(mode="wrap")

@@ -29,6 +29,7 @@ stages:
       - {name: plain, label: the same}
       - {name: self_consistency, samples: 2, label: two <votes>}
       - {name: best_of_n, samples: 2, models: [base]}
+      - {name: confidence_cascade, label: cascade, engines: [base, base]}
 """
 
 
@@ -52,8 +53,8 @@ def test_every_policy_has_its_rollouts_and_rows(run):
     folder = only(run, "0*-policies-*")
     results = json.loads((folder / "results.json").read_text())
     rows = results["policies"]["rows"]
-    assert [row["policy"] for row in rows] == ["none", "the same", "two <votes>", "best_of_n:samples=2"]
-    files = ("the-same", "two-votes", "best_of_n-samples-2")
+    assert [row["policy"] for row in rows] == ["none", "the same", "two <votes>", "best_of_n:samples=2", "cascade"]
+    files = ("the-same", "two-votes", "best_of_n-samples-2", "cascade")
     for row, name in zip(rows[1:], files, strict=True):
         rollouts = list(read_rollouts(folder / "policies" / "base" / f"{name}.jsonl"))
         assert len(rollouts) == 5

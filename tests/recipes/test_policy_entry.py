@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from laconic.inference.engine import Capability
 from laconic.inference.engines.transformers import ABILITIES, SIGNALS
@@ -12,6 +13,7 @@ from laconic.inference.policies import POLICIES
 from laconic.recipes.resolve import StageFile
 from laconic.recipes.schema import Recipe, json_schema
 from laconic.recipes.source import load_recipe
+from laconic.recipes.stages import EvalStage
 from laconic.rewards.errors import RecipeError
 
 GOOD = "{name: short_mk, k: 3, m: 1, label: short, models: [sft, grpo]}"
@@ -87,3 +89,11 @@ def test_a_recipe_with_policies_is_planned_without_torch(chain):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_policy_may_ask_only_models_of_its_stage():
+    entry = {"name": "confidence_cascade", "engines": ["sft", "grpo"]}
+    given = {"kind": "eval", "policies": [entry]}
+    assert EvalStage(**given, models=["sft", "grpo"]).policies[0].choice.parameters["engines"] == ["sft", "grpo"]
+    with pytest.raises(ValidationError, match="asks grpo, no model of this stage"):
+        EvalStage(**given, models=["sft", "dpo"])
