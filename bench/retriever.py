@@ -44,7 +44,8 @@ from laconic.inference.retrieval.documents import Document
 from laconic.inference.retrieval.http import HttpRetriever
 from laconic.inference.retrieval.protocol import Retriever
 from laconic.inference.retrieval.server import Service
-from laconic.inference.retrieval.serving import Server, listen, place_of
+from laconic.inference.retrieval.serving import Server
+from laconic.inference.sockets import bind, place_of
 
 RESULTS = Path(__file__).parent / "results" / "retriever.json"
 BATCH, K = 64, 3
@@ -157,7 +158,7 @@ def served(folder: Path, backend: str) -> Iterator[str]:
 
 def serve(folder: str, backend: Any) -> None:
     """What that process does."""
-    with listen("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener:
         service = Service(Bm25Retriever.open(folder, backend=backend))
         server = Server(service, ready=lambda: print(place_of(listener), flush=True))
         server.app.add_route("/processor", lambda request: JSONResponse(time.process_time()))

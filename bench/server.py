@@ -45,7 +45,8 @@ from laconic.inference.ledger import Ledger
 from laconic.inference.opening import Opened
 from laconic.inference.policies.choose import parse_choice
 from laconic.inference.server.service import Service
-from laconic.inference.server.serving import Server, bind
+from laconic.inference.server.serving import Server
+from laconic.inference.sockets import bind
 from laconic.recipes.model_spec import ScratchModel
 from laconic.training.scratch import build, symbolic_tokenizer
 

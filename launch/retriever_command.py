@@ -90,13 +90,14 @@ def serve_command(
 
     try:
         from laconic.inference.retrieval.server import Limits, Service
-        from laconic.inference.retrieval.serving import Server, listen, place_of
+        from laconic.inference.retrieval.serving import Server
+        from laconic.inference.sockets import bind, place_of
     except ImportError as error:
         raise LaunchError(f"the retrieval server needs {error.name}", cure='pip install "laconic[search]"') from None
     from laconic.inference.retrieval.opening import open_retriever
 
     # Before the index is opened: a taken port shows at once.
-    with listen(host, port) as listener:
+    with bind(host, port) as listener:
         service = Service(open_retriever(place), limits=Limits(k=k))
         if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
             _say(f"warning: everyone who reaches {host} can search here")

@@ -56,8 +56,9 @@ def serve(options: ServeOptions) -> None:
     """
     _check_installed()
     from laconic.inference.server.service import Service
-    from laconic.inference.server.serving import Server, bind, is_loopback
+    from laconic.inference.server.serving import Server, is_loopback
     from laconic.inference.server.settings import Settings
+    from laconic.inference.sockets import bind, place_of
 
     given = {name: value for name, value in options.limits.items() if value is not None}
     settings = Settings(**given, key=_key(options.api_key_env), allowed=_allowed(options.allow))
@@ -75,10 +76,9 @@ def serve(options: ServeOptions) -> None:
             scorer=scorer,
             retriever=retriever,
         )
-        host, port = listener.getsockname()[:2]
+        place = f"{place_of(listener)}/v1"
         if settings.key is None and not is_loopback(options.host):
-            _say(f"warning: everyone who reaches {host} can use this server; --api-key-env NAME asks for a key")
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+            _say(f"warning: everyone who reaches {place} can use this server; --api-key-env NAME asks for a key")
         Server(service, ready=lambda: _say(f"serving {service.name} at {place}, policy {choice}")).run_on(listener)
 
 

@@ -17,30 +17,9 @@ from laconic.inference.server.app import create_app
 from laconic.inference.server.refusals import Refused
 from laconic.inference.server.service import Service
 from laconic.inference.server.wire import as_bytes
-from laconic.rewards.errors import LaunchError
 
 _GRACE = 5
 """Seconds that cancelled requests have to say so."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening place; port 0 takes a free one.
-
-    Raises:
-        LaunchError: it cannot be had.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        # With the protocol named: else asyncio does not take it for TCP, and small pieces wait for acknowledgements.
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise LaunchError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}", cure="choose another --port or --host"
-        ) from None
-    return listener
 
 
 def is_loopback(host: str) -> bool:

@@ -387,8 +387,9 @@ class Served:
         from laconic.inference.opening import Opened
         from laconic.inference.policies.choose import parse_choice
         from laconic.inference.server.service import Service
-        from laconic.inference.server.serving import Server, bind
+        from laconic.inference.server.serving import Server
         from laconic.inference.server.settings import Settings
+        from laconic.inference.sockets import bind
 
         opened = Opened(engine, name, tokenizer=tokenizer, opens_thinking=opens_thinking)
         self.engine, self.key = engine, settings.get("key")

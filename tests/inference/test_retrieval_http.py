@@ -18,7 +18,7 @@ from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.retrieval.bm25 import Bm25Retriever
 from laconic.inference.retrieval.documents import Document
 from laconic.inference.retrieval.http import HttpRetriever
-from laconic.inference.retrieval.serving import listen
+from laconic.inference.sockets import bind
 from laconic.rewards.errors import LaunchError, RecipeError
 
 QUICK = {"back_off": 0.001, "patience": 20.0}
@@ -312,7 +312,7 @@ def test_a_url_may_end_with_the_path_of_its_protocol(server):
 
 
 def test_a_server_that_stays_away_is_an_error():
-    listener = listen("127.0.0.1", 0)  # bound, but nobody listens
+    listener = bind("127.0.0.1", 0)  # bound, but nobody listens
     with pytest.raises(LaunchError, match=r"cannot reach http://.*after \d+ attempts") as caught:
         search(f"http://127.0.0.1:{listener.getsockname()[1]}", ["a"], patience=0.05)
     listener.close()
@@ -323,7 +323,7 @@ def test_nothing_is_lost_when_the_server_is_killed_and_started_again(tmp_path):
     """Sixteen tasks search; the process is killed in the middle, and nobody is there for a while."""
     documents = [Document(f"d{n}", f"word{n} word{n % 7} filler") for n in range(400)]
     Bm25Retriever.build(documents, tmp_path / "index")
-    listener = listen("127.0.0.1", 0)
+    listener = bind("127.0.0.1", 0)
     port = str(listener.getsockname()[1])
     listener.close()
     command = [

@@ -13,7 +13,8 @@ from laconic.inference.retrieval.bm25 import Bm25Retriever
 from laconic.inference.retrieval.documents import Document
 from laconic.inference.retrieval.http import HttpRetriever
 from laconic.inference.retrieval.server import Limits, Service
-from laconic.inference.retrieval.serving import Server, listen, place_of
+from laconic.inference.retrieval.serving import Server
+from laconic.inference.sockets import bind, place_of
 
 BERLIN = Document("7", "Berlin lies on the Spree.", "Berlin")
 SPREE = Document("8", "The Spree is a river.")
@@ -26,7 +27,7 @@ QUERIES = ["Spree", "Paris and the Seine", "nothing known", "", "Spree"]
 @contextmanager
 def serving(retriever, **limits):
     """A server in a thread; gives its URL and itself."""
-    listener, ready = listen("127.0.0.1", 0), threading.Event()
+    listener, ready = bind("127.0.0.1", 0), threading.Event()
     server = Server(Service(retriever, limits=Limits(**limits)), ready=ready.set)
     thread = threading.Thread(target=server.run_on, args=[listener])
     thread.start()

@@ -7,7 +7,8 @@ import pytest
 from laconic.inference.retrieval.fts5 import Fts5Retriever
 from laconic.inference.retrieval.http import HttpRetriever
 from laconic.inference.retrieval.server import Service
-from laconic.inference.retrieval.serving import Server, listen, place_of
+from laconic.inference.retrieval.serving import Server
+from laconic.inference.sockets import bind, place_of
 
 
 class Restarted:
@@ -15,7 +16,7 @@ class Restarted:
 
     def __init__(self, documents):
         self.documents, self.searches = documents, 0
-        self.listener = listen("127.0.0.1", 0)
+        self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
         self.start()
         self.client = HttpRetriever(place_of(self.listener), back_off=0.05, longest_pause=0.2, patience=60, cache=0)
@@ -33,7 +34,7 @@ class Restarted:
         self.listener.close()
 
     def again(self):
-        self.listener = listen("127.0.0.1", self.port)
+        self.listener = bind("127.0.0.1", self.port)
         self.start()
 
     async def search(self, queries, *, k):
