@@ -113,7 +113,7 @@ def test_a_scorer_and_a_warning_where_others_can_reach_it(model, tmp_path):
     process = start(model, *options, "--name", "tiny", PYTHONPATH=str(tmp_path))
     try:
         (_, url, _), before = place_of(process)
-        assert "warning: everyone who reaches 0.0.0.0 can use this server" in before
+        assert "warning: everyone who reaches http://0.0.0.0:" in before
         asked = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4 ="}], "seed": 1}
         reply = openai.OpenAI(base_url=url, api_key="-", max_retries=0).chat.completions.create(**asked)
         assert reply.choices[0].laconic["policy"] == "best_of_n"
