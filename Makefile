@@ -1,14 +1,17 @@
-# `make quickstart` and `make test` do all the set-up themselves.
+# `make quickstart`, `make search-quickstart` and `make test` do all the set-up themselves.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # DeepSpeed's C++ operators are compiled on first use where a GPU is; nothing is compiled at install time.
 export DS_BUILD_OPS = 0
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart search-quickstart test lint bench clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/laconic run recipes/quickstart.yaml --profile cpu2
+
+search-quickstart: $(VENV)/.search
+	$(BIN)/laconic run recipes/search_quickstart.yaml --profile cpu2
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -28,6 +31,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.train: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.search: $(VENV)/.train
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[train,search]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train

@@ -20,6 +20,7 @@ from laconic.data_gen import pairs, select
 from laconic.data_gen.clean import Cleaned, deduplicate, pass_rate_filter
 from laconic.data_gen.rollouts import sample_rollouts, write_ordered
 from laconic.data_gen.sources import load_problems, training_problems, validate_golds
+from laconic.data_gen.world.practice import Practice, practice
 from laconic.inference.sampling import EngineSampler
 from laconic.inference.trace import TraceReader
 from laconic.rewards.errors import DataError
@@ -45,15 +46,18 @@ def main(opened: Opened) -> dict[str, Any]:
     """
     config: GenerateStage = opened.stage.config
     used = _problems(opened)
-    problems = validate_golds(_with_taught(opened, used.kept[: config.limit]), opened.stage.problems)
+    practised = _practised(opened, used.kept[: config.limit])
+    problems = validate_golds(practised.problems, opened.stage.problems)
     write_jsonl(opened.work / "problems.jsonl", (problem.to_json() for problem in problems))
-    rollouts = _rollouts(opened, problems)
+    rollouts = _rollouts(opened, replace(practised, problems=problems))
     kept = _by_pass_rate(config, problems, rollouts)
-    selected = deduplicate(_rule(config.keep)(rollouts, {problem.id: problem for problem in kept.kept}))
-    if not selected.kept:
+    chosen = _rule(config.keep)(rollouts, {problem.id: problem for problem in kept.kept})
+    again = [row for row in chosen if row["problem_id"] in practised.repeated]
+    selected = deduplicate([row for row in chosen if row["problem_id"] not in practised.repeated])
+    if not (selected.kept or again):
         raise _no_rows(config, problems, kept.kept, rollouts)
-    # Statements are repeated on purpose.
-    rows = [*_asked(opened, selected.kept), *_closed_book(opened)]
+    # What is known is repeated on purpose.
+    rows = [*_asked(opened, [*selected.kept, *again]), *_closed_book(opened)]
     write_jsonl(opened.work / "rows.jsonl", rows)
     dropped = {"decontaminate": used.counts, "pass_rate": kept.counts, "repeats": selected.counts}
     summary = summarise(problems, rollouts, rows, dropped)
@@ -86,23 +90,24 @@ def _problems(opened: Opened) -> Cleaned[Problem]:
     return training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
 
 
-def _with_taught(opened: Opened, problems: list[Problem]) -> list[Problem]:
-    """The problems, and the question for every taught fact where the teacher is to ask it."""
-    stage, teacher = opened.stage, opened.stage.config.teacher
-    if teacher is None or not teacher.taught_questions:
-        return problems
-    from laconic.data_gen.world.closed_book import taught_questions
+def _practised(opened: Opened, problems: list[Problem]) -> Practice:
+    """The problems, and what a world's teacher asks besides."""
+    stage, config = opened.stage, opened.stage.config
+    asked = {} if config.teacher is None else config.teacher.model_dump(include={"taught_questions", "recalls"})
+    if not any(asked.values()):
+        return Practice(problems, {problem.id: config.samples for problem in problems}, frozenset())
+    return practice(
+        stage.problems.world(stage.problems_seed), problems, samples=config.samples, seed=stage.seed, **asked
+    )
 
-    more = taught_questions(stage.problems.world(stage.problems_seed), stage.config.split, seed=stage.seed)
-    return list({problem.id: problem for problem in (*more, *problems)}.values())
 
-
-def _rollouts(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
+def _rollouts(opened: Opened, practised: Practice) -> list[Rollout]:
     stage, config, path = opened.stage, opened.stage.config, opened.work / "rollouts.jsonl"
+    problems = practised.problems
     if config.teacher is None:
         return _sampled(opened, problems, path) if stage.search is None else _searched(opened, problems, path)
     if stage.problems.source == "world":
-        return write_ordered(path, _taught_episodes(opened, problems))
+        return write_ordered(path, _taught_episodes(opened, practised))
     # Imported here: a stage that samples a model needs no teachers.
     from laconic.data_gen.lessons import golden, taught
 
@@ -157,18 +162,18 @@ def _searched(opened: Opened, problems: Sequence[Problem], path: Path) -> list[R
     )
 
 
-def _taught_episodes(opened: Opened, problems: Sequence[Problem]) -> list[Rollout]:
+def _taught_episodes(opened: Opened, practised: Practice) -> list[Rollout]:
     from laconic.data_gen.retrievers import open_for
     from laconic.data_gen.world.lessons import taught_episodes
 
     stage, config = opened.stage, opened.stage.config
     return taught_episodes(
         stage.problems.world(stage.problems_seed),
-        problems,
+        practised.problems,
         search=stage.search,
         retriever=open_for(stage),
         styles=config.teacher.styles,
-        samples=config.samples,
+        samples=practised.samples,
         seed=stage.seed,
     )
 

@@ -78,7 +78,7 @@ def teacher_misfits(teacher: Teacher, problems: Problems) -> list[tuple[Location
         for style in teacher.styles
         if style not in legal
     ]
-    foreign = ("redundancy",) if world else ("statements", "taught_questions")
+    foreign = ("redundancy",) if world else ("statements", "taught_questions", "recalls")
     owner = "procedural families" if world else "worlds"
     set_here = [key for key in foreign if key in teacher.model_fields_set]
     return [*found, *(((key,), f"only for teachers of {owner}; leave it out") for key in set_here)]

@@ -86,7 +86,7 @@ class Defaults(StrictModel):
     lora: Lora | None = None
 
 
-_OF_WORLD = ("statements", "taught_questions")
+_OF_WORLD = ("statements", "taught_questions", "recalls")
 
 
 class Teacher(StrictModel):
@@ -100,8 +100,11 @@ class Teacher(StrictModel):
     """How much the overthinking style adds; 0 adds nothing."""
     statements: Annotated[int, Field(ge=0)] = 0
     """Of a world: rows that state each taught fact closed-book."""
-    taught_questions: bool = False
-    """Of a world: ask also about every taught fact whose question is not held out."""
+    taught_questions: Annotated[int, Field(ge=0)] = 0
+    """Of a world: episodes about each taught fact whose question is not held out."""
+    recalls: Annotated[int, Field(ge=0)] = 0
+    """Of a world: episodes about each taught fact, held out or not, asked in the words of a statement; half of the
+    questions for one fact that is not taught are then asked so too."""
 
     @model_validator(mode="after")
     def _styles_exist(self) -> Self:

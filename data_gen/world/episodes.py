@@ -93,7 +93,7 @@ def teach_episodes(
     problems: Sequence[Problem],
     *,
     styles: Mapping[Style, float] | None = None,
-    samples: int = 1,
+    samples: int | Mapping[str, int] = 1,
     retriever: Retriever | None = None,
     k: int = 3,
     protocol: EpisodeProtocol = SEARCH_R1,
@@ -107,7 +107,7 @@ def teach_episodes(
         world: In which the questions are asked.
         problems: Of `draw_questions`; pass training problems only.
         styles: Weights of `STYLES`; unset means ``minimal`` only. [-]
-        samples: Episodes per problem.
+        samples: Episodes per problem, one number for all or one for each id.
         retriever: Searches the corpus, all episodes' searches of a turn in one call. Without one, a search finds one
             wording of the page it is for and nothing else.
         k: Documents per search of the retriever. [documents]
@@ -126,7 +126,7 @@ def teach_episodes(
     running = [
         _started(world, problem, weights, Random(request_seed(seed, problem.id, sample)))
         for problem in problems
-        for sample in range(samples)
+        for sample in range(samples if isinstance(samples, int) else samples[problem.id])
     ]
     while active := [each for each in running if isinstance(each.move, Lookup) and not each.missed]:
         found = _search(world, active, retriever, k)

@@ -24,7 +24,7 @@ def taught_episodes(
     search: SearchSpec,
     retriever: Retriever,
     styles: Mapping[Any, float],
-    samples: int,
+    samples: int | Mapping[str, int],
     seed: int,
 ) -> list[Rollout]:
     """Have the world's teacher answer questions by the recipe's own protocol and retriever.
@@ -38,7 +38,7 @@ def taught_episodes(
         search: The recipe's.
         retriever: The stage's; not closed.
         styles: Share of each style, in any unit.
-        samples: Episodes per problem.
+        samples: Episodes per problem, one number for all or one for each id.
         seed: Of the stage.
 
     Returns:
@@ -58,7 +58,8 @@ def taught_episodes(
         seed=seed,
     )
     if lessons.missed:
-        print(f"{len(lessons.missed)} of {len(problems) * samples} episodes given up: a search did not find its page")
+        begun = len(lessons.missed) + len(lessons.episodes)
+        print(f"{len(lessons.missed)} of {begun} episodes given up: a search did not find its page")
     numbers: Counter[str] = Counter()
     rollouts = []
     for episode in lessons.episodes:
