@@ -112,7 +112,7 @@ def caption(results: Mapping[str, Any]) -> str:
     """How the numbers were measured, in a few sentences."""
     row, facts = results["rows"][0], results["provenance"]
     parts = [
-        f"{subject(results)}, {row['n_samples']} samples each"
+        f"{subject(results)}, {row['n_samples']} sample{'s' if row['n_samples'] > 1 else ''} each"
         + (f" ({_sampling(facts['sampling'])})." if facts.get("sampling") else "."),
         "± is one standard error, clustered by problem; brackets are 95 % intervals of a bootstrap paired by problem.",
     ]

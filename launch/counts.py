@@ -62,7 +62,17 @@ def rows(plan: Plan, stage: StageFile) -> Count:
     if is_complete(done) and (done / "rows.jsonl").is_file():
         return Count(_lines(done / "rows.jsonl"), exact=True)
     most = problems(stage.problems, config.split, config.limit)
-    return Count(None if most.value is None else most.value * config.samples)
+    return Count(None if most.value is None else most.value * config.samples + _practised(stage))
+
+
+def _practised(stage: StageFile) -> int:
+    """At most so many rows more, of what a world's teacher practises beside the questions."""
+    teacher = stage.config.teacher
+    repeats = 0 if teacher is None else teacher.statements + teacher.taught_questions + teacher.recalls
+    if not repeats:
+        return 0
+    facts = stage.problems.world(stage.problems_seed).facts.values()
+    return repeats * sum(fact.taught for fact in facts)
 
 
 def training_rows(plan: Plan, stage: StageFile) -> Count:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Weight = Annotated[float, Field(ge=0.0)]
 Depth = Annotated[int, Strict(False)]
 """Keys are texts once a recipe has gone through JSON."""
-_OF_WORLD = ("size", "distractors", "paraphrases", "wordings", "facts_per_document", "spare_names")
+_OF_WORLD = ("size", "distractors", "paraphrases", "wordings", "facts_per_document", "sets", "spare_names")
 _OF_TEACHING = ("taught_share", "taught_by", "absent_share", "held_out")
 
 
@@ -33,6 +33,8 @@ class WorldProblems(StrictModel):
     """Ways in which each fact is said."""
     facts_per_document: Annotated[int, Field(ge=1, le=100)] = 4
     """Facts on a page; with 1, every fact takes a search of its own."""
+    sets: bool = True
+    """Some facts have several objects; without, every answer is a single name."""
     spare_names: Annotated[float, Field(ge=1.5, le=1000.0)] = 10.0
     """Names that exist for each one given out; with fewer, more are alike."""
     taught_share: Fraction = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from laconic.data_gen.world.queries import Query, Shape, anchors, branches
-from laconic.data_gen.world.schema import RELATIONS, RELATIONS_OF
+from laconic.data_gen.world.schema import RELATIONS
 from laconic.data_gen.world.world import Fact, World
 
 
@@ -46,7 +46,7 @@ def _union(world: World, hops: int, rng: Random) -> Query | None:
 
 def _reverse_union(world: World, hops: int, rng: Random) -> Query | None:
     anchor = rng.choice(world.subjects)
-    functions = [r.name for r in RELATIONS_OF[world.by_name[anchor].kind] if r.clue]
+    functions = [r.name for r in world.relations_of(world.by_name[anchor].kind) if r.clue]
     if len(functions) < 2:
         return None
     chosen = sorted(rng.sample(functions, 2))
@@ -72,7 +72,7 @@ def _walk(world: World, start: str, hops: int, rng: Random) -> tuple[str, ...] |
     """Relations to follow, the facts before the last being stated functions; None at a dead end."""
     here, path = start, []
     for left in reversed(range(hops)):
-        relations = RELATIONS_OF.get(world.by_name[here].kind, ())
+        relations = world.relations_of(world.by_name[here].kind)
         choices = [r.name for r in relations if left == 0 or r.is_function]
         if not choices:
             return None

@@ -13,7 +13,7 @@ from laconic.data_gen.split import Split
 from laconic.data_gen.world import words
 from laconic.data_gen.world.drawing import draw_query, is_answerable
 from laconic.data_gen.world.queries import SHAPES, Query, Shape, branches, missing_pages, needed, side_of, solve
-from laconic.data_gen.world.schema import JOIN, RELATIONS, RELATIONS_OF, spellings
+from laconic.data_gen.world.schema import JOIN, RELATIONS, spellings
 from laconic.data_gen.world.world import World
 from laconic.rewards.errors import DataError, RecipeError
 from laconic.rewards.records import Problem
@@ -190,7 +190,7 @@ def single_fact(world: World, subject: str, relation: str) -> Query:
         DataError: there is no such fact.
     """
     entity = world.by_name.get(subject)
-    if entity is None or relation not in {r.name for r in RELATIONS_OF.get(entity.kind, ())}:
+    if entity is None or relation not in {r.name for r in world.relations_of(entity.kind)}:
         raise DataError(f"world: nothing is true of {subject!r} and {relation!r}", cure="see World.facts for the keys")
     return Query("basic", ((relation,),), (subject,))
 

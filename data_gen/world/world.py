@@ -76,6 +76,7 @@ class World:
         wordings: Sentences in use for each fact, at most `WORDINGS`. With 1 every fact is always said with the noun
             that questions use, which is easiest for small models and for retrievers. [sentences]
         facts_per_document: Facts on a page; the kinds have 1 to 4. [facts]
+        sets: Some facts have several objects, as what languages one speaks. Without, every answer is a single name.
         spare_names: Two-word names that exist for each one given out. With fewer more entities share a word, and are
             harder to tell apart for a retriever; with more the vocabulary grows, as the square root. [names per name]
         taught_share: Of the stated facts about entities that are no distractors, those that are trained
@@ -94,6 +95,7 @@ class World:
     paraphrases: int = 1
     wordings: int = WORDINGS
     facts_per_document: int = 4
+    sets: bool = True
     spare_names: float = 10.0
     taught_share: float = 0.5
     taught_by: Literal["fact", "entity"] = "fact"
@@ -156,7 +158,7 @@ class World:
         return {
             (entity.name, relation.name): _objects(entity, relation, pools[relation.object], rng)
             for entity in self.entities
-            for relation in RELATIONS_OF.get(entity.kind, ())
+            for relation in self.relations_of(entity.kind)
         }
 
     @cached_property
@@ -175,10 +177,14 @@ class World:
         chosen = set(rng.sample(names, round(self.taught_share * len(names))))
         return frozenset(key for key in stated if key[0] in chosen)
 
+    def relations_of(self, kind: Kind) -> tuple[Relation, ...]:
+        """What one can know about an entity of a kind, in the order of its article; nothing of a leaf."""
+        return tuple(relation for relation in RELATIONS_OF.get(kind, ()) if self.sets or relation.is_function)
+
     def page_of(self, subject: str, relation: str) -> str:
         """Where a fact stands, or would: the id of its documents but for the paraphrase."""
         entity = self.by_name[subject]
-        place = RELATIONS_OF[entity.kind].index(RELATIONS[relation])
+        place = self.relations_of(entity.kind).index(RELATIONS[relation])
         return f"{entity.id}-{place // self.facts_per_document}"
 
     def documents_of(self, page: str) -> list[str]:
@@ -201,7 +207,7 @@ class World:
     def _documents(self) -> Iterator[Document]:
         rng = self.rng("wording")
         for entity in self.entities:
-            relations = RELATIONS_OF.get(entity.kind, ())
+            relations = self.relations_of(entity.kind)
             for start in range(0, len(relations), self.facts_per_document):
                 page = relations[start : start + self.facts_per_document]
                 shifts = [rng.randrange(self.wordings) for _ in page]

@@ -85,7 +85,7 @@ def test_rollouts_count_what_was_generated_and_executed(generated):
 
 
 def test_statements_and_taught_questions_are_added(generated):
-    teacher = "teacher: {styles: {minimal: 1}, statements: 3, taught_questions: true}}"
+    teacher = "teacher: {styles: {minimal: 1}, statements: 3, taught_questions: 1}}"
     before = "teacher: {styles: {minimal: 1, needless: 1, premature: 1}}, samples: 3}"
     stage, folder = generated((before, teacher))
     world = stage.problems.world(stage.problems_seed)
