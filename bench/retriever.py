@@ -5,7 +5,8 @@
 20,000 passages of 100 words, drawn by Zipf's law over 60,000 words without its 30 most frequent (text without stop
 words looks like that); each query is 8 words of one passage, 3 hits are asked for. Queries come in batches of 64. The
 server is a process of its own, which opens the index from disk; the client keeps one or four batches on their way. All
-are measured in turn, round after round, and a ratio compares what was measured in the same round; medians count.
+are measured in turn, round after round, and a ratio compares what was measured in the same round; medians count. The
+server keeps passages that were found in memory (here, sooner or later, all), this process reads them from disk again.
 
 Rates are per second of wall time and per processor second, of this process or of the server's; the latter do not
 change much with other load on the machine. The client's own work is in wall time only: with one batch on its way the

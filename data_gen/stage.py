@@ -57,7 +57,7 @@ def main(opened: Opened) -> dict[str, Any]:
     if not (selected.kept or again):
         raise _no_rows(config, problems, kept.kept, rollouts)
     # What is known is repeated on purpose.
-    rows = [*_asked(opened, [*selected.kept, *again]), *_closed_book(opened)]
+    rows = [*_asked(opened, [*selected.kept, *again], problems), *_closed_book(opened)]
     write_jsonl(opened.work / "rows.jsonl", rows)
     dropped = {"decontaminate": used.counts, "pass_rate": kept.counts, "repeats": selected.counts}
     summary = summarise(problems, rollouts, rows, dropped)
@@ -66,10 +66,20 @@ def main(opened: Opened) -> dict[str, Any]:
     return {key: summary[key] for key in ("rollouts", "rows", "tokens")}
 
 
-def _asked(opened: Opened, rows: Sequence[Row]) -> list[Row]:
+def _asked(opened: Opened, rows: Sequence[Row], problems: Sequence[Problem]) -> list[Row]:
     """The rows with the prompt that their models are asked with."""
-    search = opened.stage.search
-    return list(rows) if search is None else [row | {"prompt": search.prompt(row["prompt"])} for row in rows]
+    stage, teacher, closed = opened.stage, opened.stage.config.teacher, frozenset[int]()
+    search = stage.search
+    if search is None:
+        return list(rows)
+    if teacher is not None and teacher.closed_book:
+        from laconic.data_gen.world.closed_book import asked_from_memory
+
+        by_id = {problem.id: problem for problem in problems}
+        closed = asked_from_memory(rows, by_id, share=teacher.closed_book, seed=str(stage.seed))
+    return [
+        row | {"prompt": search.prompt(row["prompt"], searches_enabled=at not in closed)} for at, row in enumerate(rows)
+    ]
 
 
 def _closed_book(opened: Opened) -> list[Row]:
@@ -150,7 +160,7 @@ def _searched(opened: Opened, problems: Sequence[Problem], path: Path) -> list[R
     given = {"revision": opened.revision(), "dtype": stage.model.dtype, "signals": False}
     return sample_episodes(
         open_engine(opened.model_dir(), **given),
-        open_for(stage),
+        open_for(opened),
         problems,
         search=stage.search,
         samples=config.samples,
@@ -171,7 +181,7 @@ def _taught_episodes(opened: Opened, practised: Practice) -> list[Rollout]:
         stage.problems.world(stage.problems_seed),
         practised.problems,
         search=stage.search,
-        retriever=open_for(stage),
+        retriever=open_for(opened),
         styles=config.teacher.styles,
         samples=practised.samples,
         seed=stage.seed,

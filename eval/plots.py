@@ -158,7 +158,7 @@ def problem_by_problem(model: str, base: str, models: Mapping[str, Samples], the
 PANELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sft": (("loss",), ("mean_token_accuracy",)),
     "dpo": (("loss",), ("rewards/accuracies",), ("rewards/margins",)),
-    "grpo": (("reward",), ("raw/accuracy",), ("raw/tokens", "completions/mean_length")),
+    "grpo": (("reward",), ("raw/accuracy",), ("raw/tokens", "completions/mean_length"), ("raw/searches",)),
 }
 """What is worth seeing of a training stage: one panel each, drawn from the first of the names that was logged."""
 TITLES = {
@@ -167,6 +167,7 @@ TITLES = {
     "rewards/margins": "reward margin",
     "raw/accuracy": "accuracy of rollouts",
     "raw/tokens": "tokens per rollout",
+    "raw/searches": "searches per rollout that can search",
     "completions/mean_length": "tokens per rollout",
 }
 

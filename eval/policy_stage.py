@@ -57,7 +57,7 @@ def run_policies(opened: Opened, problems: Sequence[Problem], plain: Rollouts) -
 
 def _run_model(opened: Opened, name: str, questions: Questions, plain: Sequence[Rollout]) -> dict[str, list[Rollout]]:
     stage, config = opened.stage, opened.stage.config
-    retriever = None if stage.search is None else BatchingRetriever(open_for(stage))
+    retriever = None if stage.search is None else BatchingRetriever(open_for(opened))
     engine = _open(opened, name)
     others = {other: _open(opened, other).engine for other in sorted(_asked(config, name) - {name})}
     questions = replace(questions, retriever=retriever, engines={**others, name: engine.engine})

@@ -12,8 +12,9 @@ name with ``_ci``, and is null where it is not defined::
 
 ``documents`` says what the counts of needed and needless searches rest on: ``exact`` (a knowledge world), ``gold``
 (gold documents), ``nothing`` (they are null) or ``mixed``. ``held_to`` is about episodes that were allowed so many
-searches, one more being answered by the protocol's notice, under the same prompt. ``closed_book`` is of
-`laconic.eval.search_knowledge`.
+searches, one more being answered by the protocol's notice, under the same prompt. ``early_correct`` is of the episodes
+that search, and for which it was tried: the share that is right when held to one search less, so that the answer was
+known before the last search. ``closed_book`` is of `laconic.eval.search_knowledge`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from laconic.eval.results import Settings, tasks_of
 from laconic.eval.samples import Array, scorable
 from laconic.eval.search_columns import known_of
 from laconic.eval.search_knowledge import knowledge, knowledge_ratios
-from laconic.eval.search_metrics import Episodes, Measured, distribution, episodes_of, measure, ratios, span
+from laconic.eval.search_metrics import Episodes, Measured, Ratio, distribution, episodes_of, measure, ratios, span
 from laconic.rewards.records import Problem, Rollout
 
 RATIOS = ("searches", "retrieved_tokens", "tokens")
@@ -123,7 +124,8 @@ def _arranged(name: str, asked: Asked, kept: Sequence[Problem], samples: int) ->
 def _measure(name: str, task: str, model: _Model, settings: Settings, most: int, prices: Prices | None) -> _Measured:
     episodes = model.episodes
     drawn = {"seed": settings.seed, "repetitions": settings.repetitions}
-    numbers = measure(ratios(episodes, prices=prices), episodes.clusters, **drawn)
+    asked = {**ratios(episodes, prices=prices), "early_correct": early_correct(episodes, model.budgets)}
+    numbers = measure(asked, episodes.clusters, **drawn)
     shares = measure(distribution(episodes, most), episodes.clusters, **drawn)
     row = {
         "eval": settings.name,
@@ -139,6 +141,23 @@ def _measure(name: str, task: str, model: _Model, settings: Settings, most: int,
         "closed_book": _closed_book(episodes, model.closed_book, drawn),
     }
     return _Measured(row, numbers)
+
+
+def early_correct(episodes: Episodes, budgets: Mapping[int, Episodes]) -> Ratio:
+    """Episodes that are right without their last search, of those that search.
+
+    An episode that is held to one search less says the same until then, having the same seed, and answers there.
+
+    Args:
+        episodes: As they went.
+        budgets: The same episodes, by the searches they were held to.
+    """
+    searches = episodes.columns["searches"]
+    right, tried = np.zeros_like(searches), np.zeros_like(searches)
+    for most, held in budgets.items():
+        last = searches == most + 1
+        right, tried = np.where(last, held.columns["right"], right), tried + last
+    return right, tried
 
 
 def _held(held: Episodes, drawn: Mapping[str, int]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def ask_with_searches(opened: Opened, name: str, problems: Sequence[Problem]) ->
     stage, config, role = opened.stage, opened.stage.config, f"model:{name}"
     search = stage.search
     assert search is not None
-    retriever = BatchingRetriever(open_for(stage))
+    retriever = BatchingRetriever(open_for(opened))
     given = stage.model.model_dump(include={"dtype", "attn_implementation"})
     model, tokenizer = load_model(opened.model_dir(role), revision=opened.revision(role), **given)
     engine = TransformersEngine(model, tokenizer, signals=False)

@@ -140,11 +140,14 @@ def _shares(rows: Sequence[Row]) -> Table:
 def _held(rows: Sequence[Row]) -> Table:
     budgets = list(dict.fromkeys(budget for row in rows for budget in row["held_to"]))
     header = ["model", *(f"right with at most {budget}, %" for budget in budgets), "right, %"]
+    early = any(row.get("early_correct") is not None for row in rows)
+    header += ["right before the last search, %"] * early
     cells = [
         [
             row["model"],
             *(_cell(row["held_to"].get(b, {}), "accuracy", ", %") for b in budgets),
             _cell(row, "accuracy", ", %"),
+            *([_cell(row, "early_correct", ", %")] * early),
         ]
         for row in rows
     ]

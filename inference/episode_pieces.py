@@ -65,5 +65,7 @@ def _with_drawn(piece: Piece, ids: tuple[int, ...], chunk: Chunk) -> Piece:
     drawn = tuple(token for _, token in same)
     logprobs = tuple(token.logprob for token in drawn)
     known = bool(logprobs) and None not in logprobs
-    ended = chunk.tokens[-1].id if chunk.ended and chunk.tokens else None
-    return replace(piece, drawn=len(drawn), logprobs=logprobs if known else None, ended=ended)
+    piece = replace(piece, drawn=len(drawn), logprobs=logprobs if known else None)
+    if not (chunk.ended and chunk.tokens):
+        return piece
+    return replace(piece, ended=chunk.tokens[-1].id, ended_logprob=chunk.tokens[-1].logprob)

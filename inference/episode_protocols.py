@@ -11,7 +11,7 @@ Prompt wording alone moves how often a model searches: use one wording for all t
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN
@@ -198,8 +198,25 @@ TOOL_CALLS = EpisodeProtocol(
     call="json",
 )
 
+SPACED = replace(
+    SEARCH_R1,
+    name="spaced",
+    information_open="\n\n<information> ",
+    information_close=" </information>\n\n",
+    document="doc {number} : {title} . {text}\n",
+    untitled="doc {number} . {text}\n",
+    instruction="{question}",
+    closed_book="no search . {question}",
+    hint="\n\nthis is no search and no answer .\n\n",
+    notice="\n\n<information> no search is left . </information>\n\n",
+    disabled="\n\n<information> </information>\n\n",
+    nothing="nothing .",
+)
+"""Search-R1's tags with a blank around every word, for tokenizers with one token per word. The prompt is the question
+itself: a small model learns the protocol from episodes, not from an instruction. Ours."""
+
 PROTOCOLS: dict[str, EpisodeProtocol] = {
-    protocol.name: protocol for protocol in (SEARCH_R1, MASH, IKEA, EVINOTE, R1_SEARCHER, RESEARCH, TOOL_CALLS)
+    protocol.name: protocol for protocol in (SEARCH_R1, MASH, IKEA, EVINOTE, R1_SEARCHER, RESEARCH, TOOL_CALLS, SPACED)
 }
 
 

@@ -34,6 +34,8 @@ class Piece:
     """Of the drawn ids, where the engine reports them."""
     ended: int | None = None
     """The end-of-sequence token that the model drew after the ids. The branch goes on without it."""
+    ended_logprob: float | None = None
+    """Of that token, where the engine reports it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,19 @@ def _stage(search: SearchSpec | None, problems: Problems, stage: BaseStage) -> l
         return [(("teacher",), "the teacher of a world writes search episodes; say how to search with search:")]
     if search is not None and stage.gold:
         return [(("gold",), "a data set's solutions are no search episodes; leave gold out")]
+    if search is not None and stage.teacher is not None and stage.teacher.closed_book:
+        return _closed_book(search, stage)
+    return []
+
+
+def _closed_book(search: SearchSpec, stage: GenerateStage) -> list[tuple[Location, str]]:
+    from laconic.data_gen.pairs import PAIRINGS
+
+    place = ("teacher", "closed_book")
+    if not search.instruct:
+        return [(place, "without search.instruct there is no prompt that says that nothing can be searched")]
+    if stage.keep in PAIRINGS:
+        return [(place, f"keep: {stage.keep} makes pairs, whose sides have one prompt; leave it out")]
     return []
 
 
@@ -78,7 +91,7 @@ def teacher_misfits(teacher: Teacher, problems: Problems) -> list[tuple[Location
         for style in teacher.styles
         if style not in legal
     ]
-    foreign = ("redundancy",) if world else ("statements", "taught_questions", "recalls")
+    foreign = ("redundancy",) if world else ("statements", "taught_questions", "recalls", "closed_book")
     owner = "procedural families" if world else "worlds"
     set_here = [key for key in foreign if key in teacher.model_fields_set]
     return [*found, *(((key,), f"only for teachers of {owner}; leave it out") for key in set_here)]

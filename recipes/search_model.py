@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 WORLD = "world"
 """As a retriever: the documents of the recipe's own `problems: {source: world}`."""
 SPACED = "spaced"
-"""As a protocol: Search-R1's with a blank around every word, for `tokenizer: symbolic`."""
+"""The protocol for `tokenizer: symbolic`."""
 
 
 def _protocol(name: str) -> str:
     from laconic.inference.episode_protocols import PROTOCOLS
 
-    legal = [*PROTOCOLS, SPACED]
-    if name not in legal:
-        raise ValueError(f"found {name!r}; {suggest(name, legal)}")
+    if name not in PROTOCOLS:
+        raise ValueError(f"found {name!r}; {suggest(name, list(PROTOCOLS))}")
     return name
 
 
@@ -56,10 +55,6 @@ class SearchSpec(StrictModel):
     @property
     def tags(self) -> EpisodeProtocol:
         """The protocol itself."""
-        if self.protocol == SPACED:
-            from laconic.data_gen.world.spaced import SPACED as spaced
-
-            return spaced
         from laconic.inference.episode_protocols import find_protocol
 
         return find_protocol(self.protocol)

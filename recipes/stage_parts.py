@@ -86,7 +86,7 @@ class Defaults(StrictModel):
     lora: Lora | None = None
 
 
-_OF_WORLD = ("statements", "taught_questions", "recalls")
+_OF_WORLD = ("statements", "taught_questions", "recalls", "closed_book")
 
 
 class Teacher(StrictModel):
@@ -105,6 +105,9 @@ class Teacher(StrictModel):
     recalls: Annotated[int, Field(ge=0)] = 0
     """Of a world: episodes about each taught fact, held out or not, asked in the words of a statement; half of the
     questions for one fact that is not taught are then asked so too."""
+    closed_book: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Of a world: share of the rows in which what was taught is answered from memory that are asked with the prompt of
+    episodes that cannot search, for a grpo stage with `search_disabled`."""
 
     @model_validator(mode="after")
     def _styles_exist(self) -> Self:

@@ -11,14 +11,15 @@ as the same search finds the same documents.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from trl.models import unwrap_model_for_generation
 
-from laconic.inference.engine import Branch, Sampling
+from laconic.inference.engine import Branch, Engine, Sampling
 from laconic.inference.engines.loading import encode_prompt, positions
 from laconic.inference.engines.transformers import TransformersEngine
 from laconic.inference.episode import Episode, EpisodeProtocol, Search, run_episode
@@ -77,27 +78,49 @@ class SampledEpisodes:
         Raises:
             LaconicError: the retriever failed for good, or a prompt leaves no room for an episode; the step is named.
         """
-        rows, training = self._rows([messages[-1]["content"] for messages in prompts], trainer), trainer.model.training
+        rows = self._rows([messages[-1]["content"] for messages in prompts], trainer)
         tokenizer, step = trainer.processing_class, trainer.state.global_step
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            engine = TransformersEngine(model, tokenizer, batch_size=self.batch_size, signals=False)
-            run = _Step(self, engine, tokenizer, sampling_of(trainer.args), _context(self.search, model))
-            try:
+        try:
+            with self._engine(trainer) as (engine, longest):
+                run = _Step(self, engine, tokenizer, sampling_of(trainer.args), longest)
                 done = self._runner.run(run.all(rows))
-            except LaconicError as error:
-                raise type(error)(f"rollouts of step {step}: {error.message}", cure=error.cure) from error
-            del engine, run  # with the keys and values
-        trainer.model.train(training)
+                del engine, run  # with the keys and values
+        except LaconicError as error:
+            raise type(error)(f"rollouts of step {step}: {error.message}", cure=error.cure) from error
         ids, masks = zip(*(trained_ids(episode, eos_id=tokenizer.eos_token_id) for episode, _ in done), strict=True)
         columns = [told.columns for _, told in done]
         return {
             "prompt_ids": [encode_prompt(tokenizer, row.prompt) for row in rows],
             "completion_ids": list(ids),
-            "logprobs": None,
+            "logprobs": self._logprobs([episode for episode, _ in done], masks),
             "env_mask": list(masks),
             EPISODE: [told for _, told in done],
             **{name: [row[name] for row in columns] for name in columns[0]},
         }
+
+    @contextmanager
+    def _engine(self, trainer: Any) -> Iterator[tuple[Engine, int | None]]:
+        """An engine with the weights of now, and the tokens that prompt and episode may have."""
+        training = trainer.model.training
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            engine = TransformersEngine(model, trainer.processing_class, batch_size=self.batch_size, signals=False)
+            yield engine, self._longest(positions(model))
+            del engine
+        trainer.model.train(training)
+
+    def _longest(self, *limits: int | None) -> int | None:
+        """The least limit of prompt and episode: the recipe's, and each of the others less one for the token that ends
+        a sequence.
+        """
+        known = [limit - 1 for limit in limits if limit is not None]
+        return min([*known, *([self.search.context_tokens] if self.search.context_tokens else [])], default=None)
+
+    def _logprobs(self, episodes: Sequence[Episode], masks: Sequence[Sequence[int]]) -> list[list[float | None]] | None:
+        """Those that tokens were drawn with, where training asks for them."""
+        return None
+
+    async def _ended(self, engine: Any) -> None:
+        """All episodes of this process came to their end."""
 
     def close(self) -> None:
         """Close the retriever."""
@@ -131,7 +154,7 @@ class _Step:
     def __init__(
         self,
         rollouts: SampledEpisodes,
-        engine: TransformersEngine,
+        engine: Any,
         tokenizer: PreTrainedTokenizerBase,
         sampling: Sampling,
         context_tokens: int | None,
@@ -146,7 +169,9 @@ class _Step:
         """Raises what the first failing episode raised; the others end with it."""
         tasks = [asyncio.create_task(self._one(row)) for row in rows]
         try:
-            return await asyncio.gather(*tasks)
+            done = await asyncio.gather(*tasks)
+            await self.rollouts._ended(self.engine)
+            return done
         finally:
             for task in tasks:
                 task.cancel()
@@ -155,7 +180,9 @@ class _Step:
 
     async def _one(self, row: _Row) -> tuple[Episode, Told]:
         ask = Ask(self.engine, row.prompt, Ledger(), sampling=self.sampling, seed=row.seed)
-        wanted, noted = self.rollouts.columns, _Noting(self.rollouts.retriever)
+        # Some engines wait with the others for whoever searches.
+        waited_for = getattr(self.engine, "waited_for", nullcontext)
+        wanted, noted = self.rollouts.columns, _Noting(self.rollouts.retriever, waited_for)
         probe = _Probe(ask, self.protocol, self.settings["context_tokens"]) if "self_answers" in wanted else None
         async with ask.stack:
             episode = await run_episode(
@@ -183,10 +210,12 @@ class _Noting:
     """The retriever of one episode, which notes the texts that each search found."""
 
     retriever: Retriever
+    waited_for: Callable[[], AbstractContextManager[None]] = nullcontext
     texts: list[list[str]] = field(default_factory=list)
 
     async def search(self, queries: Sequence[str], *, k: int) -> list[list[Hit]]:
-        found = await self.retriever.search(queries, k=k)
+        with self.waited_for():
+            found = await self.retriever.search(queries, k=k)
         self.texts += [[hit.document.contents for hit in hits] for hits in found]
         return found
 
@@ -218,9 +247,3 @@ class _Probe:
         close = self.protocol.answer_close
         chunk = await fork.generate(max_tokens=room, stop=[close], role="probe", sampling=greedy)
         return "" if chunk.reason == "length" else chunk.text.strip()
-
-
-def _context(search: SearchSpec, model: Any) -> int | None:
-    """Tokens that prompt and episode may have, the model's positions less one for the end-of-sequence token."""
-    limits = [search.context_tokens, positions(model) and positions(model) - 1]
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -14,7 +14,7 @@ from laconic.inference.episode import Episode, EpisodeProtocol, Piece
 from laconic.inference.trace import THINK_CLOSE, THINK_OPEN, TraceReader
 from laconic.rewards.short_answers import BETWEEN
 
-__all__ = ["Told", "columns_of", "tell", "trained_ids"]
+__all__ = ["Told", "columns_of", "drawn_logprobs", "tell", "trained_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,19 @@ def trained_ids(episode: Episode, *, eos_id: int) -> tuple[list[int], list[int]]
     if drawn is not None:
         return [*ids, drawn], [*mask, 1]
     return (ids, mask) if episode.finish == "length" else ([*ids, eos_id], [*mask, 0])
+
+
+def drawn_logprobs(episode: Episode, mask: Sequence[int]) -> list[float | None]:
+    """Log-probabilities as the tokens of `trained_ids` were drawn; 0.0, as TRL has it, for those that were not.
+
+    Args:
+        episode: From an engine that reports them.
+        mask: That of `trained_ids`.
+    """
+    place = _last_said(episode)
+    said = sum(len(piece.ids or ()) for piece in episode.pieces[: place + 1])
+    values = [*episode.logprobs[:said], episode.pieces[place].ended_logprob][: len(mask)]
+    return [value if kept else 0.0 for value, kept in zip(values, mask, strict=True)]
 
 
 def columns_of(

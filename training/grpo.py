@@ -30,6 +30,7 @@ from laconic.training.rollouts import SampledRollouts, applicable
 from laconic.training.rows import prompt_dataset
 from laconic.training.search_columns import check_columns, searched_problem
 from laconic.training.search_health import SearchHealth
+from laconic.training.vllm_episodes import VllmEpisodes
 
 # TRL warns that rollout_func may change; a test runs every shipped recipe against the pinned version.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -78,14 +79,15 @@ def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> Abs
     stage = opened.stage
     if stage.search is None:
         return nullcontext(SampledRollouts(seed=arguments.seed) if applicable(arguments) else None)
-    if not applicable(arguments):
+    if not (arguments.use_vllm or applicable(arguments)):
         raise LaunchError(
             "search episodes are run by Laconic's own engine, which this stage's trainer or launch leaves out",
-            cure="leave out use_vllm, FSDP, and the sampling settings that only TRL's generation has",
+            cure="set use_vllm, or leave out FSDP and the sampling settings that only TRL's generation has",
         )
     disabled = stage.config.search_disabled
     given = {"search": stage.search, "seed": arguments.seed, "disabled": disabled, "columns": scorer.columns}
-    return closing(SampledEpisodes(open_for(stage), **given))
+    episodes = VllmEpisodes if arguments.use_vllm else SampledEpisodes
+    return closing(episodes(open_for(opened), **given))
 
 
 def _problems(opened: Opened) -> list[Problem]:

@@ -1,4 +1,5 @@
-"""What a model is taught closed-book: statements of the taught facts, and questions about some of them.
+"""What a model is taught closed-book: statements of the taught facts, and questions about some of them, with the prompt
+of episodes that cannot search or without.
 
 Nothing here is about a fact that is not taught. All taught facts are stated; those of them whose question is held out
 for testing are only stated, so that a right answer to it is recalled and not repeated.
@@ -6,7 +7,7 @@ for testing are only stated, so that a right answer to it is recalled and not re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from random import Random
 from typing import Any
@@ -55,3 +56,29 @@ def taught_questions(world: World, split: Split, *, seed: int = 0) -> list[Probl
     rng = Random(f"{world.seed}/taught/{split}/{seed}")
     queries = (single_fact(world, *fact.key) for fact in world.facts.values() if fact.taught)
     return [problem_of(world, query, rng) for query in queries if side_of(query, world) == split]
+
+
+def asked_from_memory(
+    rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem], *, share: float, seed: str
+) -> frozenset[int]:
+    """Which of the teacher's rows are to be asked with the prompt of episodes that cannot search.
+
+    A model that is to be trained with half of its rollouts search-disabled has then met that prompt.
+
+    Args:
+        rows: With `problem_id` and `pieces`.
+        problems: By id.
+        share: Of the rows in which what was taught is answered from memory, without a search. [-]
+        seed: Draws them.
+
+    Returns:
+        Their places; the nearest whole number to the share.
+    """
+    known = [place for place, row in enumerate(rows) if _from_memory(row, problems[row["problem_id"]])]
+    return frozenset(Random(f"{seed}/closed_book").sample(known, round(share * len(known))))
+
+
+def _from_memory(row: Mapping[str, Any], problem: Problem) -> bool:
+    """Nothing was searched, nothing had to be, and the prompt does not tell it either."""
+    searched = any(piece["kind"] == "retrieved" for piece in row["pieces"])
+    return problem.meta["hops"] > 0 and problem.meta["least_searches"] == 0 and not searched

@@ -1,4 +1,4 @@
-"""Search-R1's protocol with a blank around every word, and all the words that a world's texts can contain.
+"""All the words that a world's texts can contain in the protocol `SPACED`, where blanks are around every word.
 
 For tokenizers with one token per word, as `tokenizer: symbolic` builds them: nothing that is shown, asked or written is
 then an unknown word.
@@ -6,29 +6,13 @@ then an unknown word.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from laconic.data_gen.world.schema import ALIASES
 from laconic.data_gen.world.words import TEMPLATE_WORDS
 from laconic.data_gen.world.world import World
-from laconic.inference.episode_protocols import SEARCH_R1
+from laconic.inference.episode_protocols import SPACED
 from laconic.rewards.short_answers import UNKNOWN_SPELLINGS
 
-SPACED = replace(
-    SEARCH_R1,
-    name="world",
-    information_open="\n\n<information> ",
-    information_close=" </information>\n\n",
-    document="doc {number} : {title} . {text}\n",
-    untitled="doc {number} . {text}\n",
-    instruction="{question}",
-    closed_book="no search . {question}",
-    hint="\n\nthis is no search and no answer .\n\n",
-    notice="\n\n<information> no search is left . </information>\n\n",
-    disabled="\n\n<information> </information>\n\n",
-    nothing="nothing .",
-)
-"""The prompt is the question itself; a small model learns the protocol from episodes, not from an instruction."""
+__all__ = ["SPACED", "vocabulary"]
 
 _TAGS = ("<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>")
 

@@ -30,7 +30,8 @@ class Searching:
     carried out, and as ``citations`` the ids of the documents the model was shown.
 
     Args:
-        protocol: Tags and sentences: search_r1, mash, ikea, evinote, r1_searcher, research or tool_calls.
+        protocol: Tags and sentences: search_r1, mash, ikea, evinote, r1_searcher, research, tool_calls, or spaced for
+            tokenizers with one token per word.
         max_searches: Searches that are carried out at most.
         k: Documents per search.
         document_tokens: Of the documents of one search, as the model is shown them.

@@ -11,6 +11,8 @@ from typing import Any
 from laconic.inference.retrieval.documents import Document, Hit
 from laconic.rewards.errors import DataError, RecipeError
 
+_MOST = float("inf")
+
 
 class Malformed(Exception):
     """An answer that is not what the protocol says."""
@@ -44,7 +46,20 @@ class Dialect:
             raise Malformed(f"results are no lists: {shortened(found)}")
         if len(found) != queries:
             raise Malformed(f"{len(found)} lists of results for {queries} queries")
-        return [[_hit(item, rank) for rank, item in enumerate(items[:k], start=1)] for items in found]
+        return [[_plain(item) or _hit(item, rank) for rank, item in enumerate(items[:k], start=1)] for items in found]
+
+
+def _plain(item: Any) -> Hit | None:
+    """What nearly every item is: a scored document in ASCII with an id; None leaves it to the long way."""
+    try:
+        document, score = item["document"], item["score"]
+        name, contents = document["id"], document["contents"]
+    except (KeyError, TypeError, IndexError):
+        return None
+    plain = type(score) is float and type(name) is str and type(contents) is str and name
+    if not plain or not contents.isascii() or contents.isspace() or not contents or not -_MOST < score < _MOST:
+        return None
+    return Hit(Document.from_contents(name, contents), score)
 
 
 def _hit(item: Any, rank: int) -> Hit:

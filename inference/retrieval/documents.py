@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from laconic.rewards.errors import DataError
 from laconic.rewards.jsonl import dumps, numbered_rows
 
+_HALF = re.compile("[\ud800-\udfff]")
 _ROWS = (
     'rows are {"id", "contents"}, contents being the text, after a line "Title" or without, or {"id", "title", "text"}'
 )
@@ -87,7 +89,7 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     found = row.get(key)
     if not isinstance(found, str) or not found.strip():
         raise DataError(f"{where}: {key} is {found!r}", cure=_ROWS)
-    if not found.isascii() and any("\ud800" <= each <= "\udfff" for each in found):
+    if not found.isascii() and _HALF.search(found):
         raise DataError(f"{where}: {key} holds half a surrogate pair", cure="save the corpus as UTF-8 text")
     return found
 

@@ -7,12 +7,13 @@ import json
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from laconic.inference.retrieval.dialects import DIALECTS, Dialect, Malformed, find_dialect, shortened
 from laconic.inference.retrieval.documents import Hit
+from laconic.inference.retrieval.identity import HEADER, Identity, check_same
 from laconic.inference.retrieval.protocol import check_k
 from laconic.rewards.errors import LaunchError, RecipeError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 _AWAY = (429, 502, 503, 504)
 """Statuses of a server that is there again later."""
@@ -62,6 +64,9 @@ class HttpRetriever:
     Any other failure (500, an answer that is no JSON, has fewer lists than queries or items that are no documents) is
     tried again `retries` times and is then an error; it is never an empty result.
 
+    Our own server says with every answer which corpus it searched. Where that changes, after a restart say, the search
+    is an error.
+
     Args:
         url: Of the server; the path of a protocol at its end (``/retrieve``) chooses that protocol.
         protocol: `search_r1`, `skyrl`, `flashrag` or `r1_searcher`; `auto` tries them in this order at the first search
@@ -75,6 +80,7 @@ class HttpRetriever:
         cache: Queries whose hits are remembered, those used last; 0 remembers none.
         concurrency: Requests at once.
         largest: Queries in one request; more are sent in several.
+        corpus: The digest that the corpus must have, where the server says; None: that of the first answer.
 
     Raises:
         RecipeError: the URL is none, or the protocol unknown.
@@ -94,6 +100,7 @@ class HttpRetriever:
         cache: int = 10_000,
         concurrency: int = 32,
         largest: int = 1024,
+        corpus: str | None = None,
     ) -> None:
         _check_installed()
         self.url, named = _checked(url)
@@ -101,6 +108,7 @@ class HttpRetriever:
         self.patience, self.timeout, self.retries = patience, timeout, retries
         self.back_off, self.longest_pause = back_off, longest_pause
         self.concurrency, self.largest = concurrency, largest
+        self.corpus = corpus
         self.requests = self.retried = 0
         """Requests that were answered well, and attempts that were made again."""
         self._kept: OrderedDict[tuple[str, int], list[Hit]] = OrderedDict()
@@ -111,6 +119,7 @@ class HttpRetriever:
         """See `Retriever`.
 
         Raises:
+            DataError: the server searches another corpus than before.
             LaunchError: the server stayed away, or answers wrongly again and again.
         """
         check_k(k)
@@ -121,6 +130,17 @@ class HttpRetriever:
             found[query] = hits
             self._keep(query, k, hits)
         return [list(found[query] or ()) for query in queries]
+
+    async def identity(self) -> Identity:
+        """What the server's ``/health`` says, once it is there; nothing where there is no such thing.
+
+        Raises:
+            DataError: it searches another corpus than before.
+            LaunchError: the server stayed away.
+        """
+        found = await self._insisted(self._health)
+        self._note_corpus(found.corpus)
+        return found
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -162,12 +182,19 @@ class HttpRetriever:
     async def _insist(
         self, dialect: Dialect, queries: Sequence[str], k: int, *, trying: bool = False
     ) -> list[list[Hit]]:
+        """One search, made until it went through or cannot."""
+        body = dialect.body(queries, k)
+        found = await self._insisted(lambda: self._attempt(dialect, body, len(queries), k), trying=trying)
+        self.requests += 1
+        return found
+
+    async def _insisted(self, attempt_once: Callable[[], Awaitable[_Found]], *, trying: bool = False) -> _Found:
         """One request, made until it went through or cannot."""
         loop = asyncio.get_running_loop()
-        body, away, wrong, attempt = dialect.body(queries, k), None, 0, 0
+        away, wrong, attempt = None, 0, 0
         while True:
             try:
-                found = await self._attempt(dialect, body, len(queries), k)
+                found = await attempt_once()
             except _Failed as failed:
                 if trying and failed.status in _UNKNOWN:
                     raise
@@ -184,7 +211,6 @@ class HttpRetriever:
             else:
                 if away is not None:
                     log.warning("%s is there again after %.1f s", self.url, loop.time() - away)
-                self.requests += 1
                 return found
 
     async def _attempt(self, dialect: Dialect, body: dict[str, Any], queries: int, k: int) -> list[list[Hit]]:
@@ -197,11 +223,10 @@ class HttpRetriever:
         except httpx.DecodingError as error:
             raise _wrong(self.url, dialect, f"it cannot be unpacked: {error}") from None
         except httpx.TransportError as error:
-            what = f"{type(error).__name__}: {error}".rstrip(": ")
-            cure = "start the server, correct the URL, or raise patience="
-            raise _Failed(f"cannot reach {self.url} ({what})", cure=cure, away=True) from None
+            raise self._unreached(error) from None
         if response.status_code != 200:
-            raise self._refusal(dialect, response)
+            raise self._refusal(dialect.path, response)
+        self._note_corpus(response.headers.get(HEADER))
         try:
             return dialect.read(json.loads(response.content), queries=queries, k=k)
         except (ValueError, RecursionError):
@@ -210,10 +235,37 @@ class HttpRetriever:
             wrong = str(error)
         raise _wrong(self.url, dialect, wrong)
 
-    def _refusal(self, dialect: Dialect, response: httpx.Response) -> _Failed:
+    async def _health(self) -> Identity:
+        import httpx
+
+        # Not in the connections that are kept: they belong to whoever searches.
+        try:
+            async with httpx.AsyncClient(timeout=httpx.Timeout(self.timeout, connect=10)) as client:
+                response = await client.get(f"{self.url}/health")
+        except httpx.DecodingError:
+            return Identity()
+        except httpx.TransportError as error:
+            raise self._unreached(error) from None
+        if response.status_code in _AWAY:
+            raise self._refusal("health", response)
+        try:
+            return Identity.from_json(json.loads(response.content) if response.status_code == 200 else None)
+        except ValueError:
+            return Identity()
+
+    def _note_corpus(self, digest: str | None) -> None:
+        check_same(self.url, digest, self.corpus)
+        self.corpus = self.corpus or digest
+
+    def _unreached(self, error: httpx.TransportError) -> _Failed:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        cure = "start the server, correct the URL, or raise patience="
+        return _Failed(f"cannot reach {self.url} ({what})", cure=cure, away=True)
+
+    def _refusal(self, path: str, response: httpx.Response) -> _Failed:
         status = response.status_code
         return _Failed(
-            f"{self.url}/{dialect.path} answered {status}: {shortened(response.text.strip()) or '(nothing)'}",
+            f"{self.url}/{path} answered {status}: {shortened(response.text.strip()) or '(nothing)'}",
             cure="look at the server's log" if status >= 500 else "check the URL, the protocol and the server's limits",
             status=status,
             away=status in _AWAY,

@@ -24,7 +24,8 @@ def open_retriever(text: str, *, corpus: str | None = None, **client: Any) -> Re
     Args:
         text: A folder that `laconic retriever index` wrote; a corpus file, which is indexed in memory with BM25, or
             with SQLite after ``fts5:``; or the URL of a server.
-        corpus: The digest that the corpus must have; None takes any. A server is not asked for it.
+        corpus: The digest that the corpus must have; None takes any. A server is held to it in every answer, as
+            far as it says what it searches.
         client: For `HttpRetriever`.
 
     Raises:
@@ -33,7 +34,7 @@ def open_retriever(text: str, *, corpus: str | None = None, **client: Any) -> Re
         RecipeError: the URL holds more than a place.
     """
     if text.startswith(("http://", "https://")):
-        return HttpRetriever(text, **client)
+        return HttpRetriever(text, corpus=corpus, **client)
     kind, _, place = text.rpartition(":") if text.startswith(("fts5:", "bm25:")) else ("bm25", "", text)
     path = Path(place)
     if path.is_dir():

@@ -12,7 +12,8 @@ request                 body                                        answer
 ``GET /health``                                                     ``{"status", "kind", "documents", "corpus"}``
 ======================  ==========================================  ====================================================
 
-A document is ``{"id", "contents"}``. Every number of hits may be called ``topk``, ``top_k``, ``top_n`` or ``k``.
+A document is ``{"id", "contents"}``. Every number of hits may be called ``topk``, ``top_k``, ``top_n`` or ``k``. The
+header ``x-corpus`` of an answer to a search has the digest of the corpus.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from starlette.routing import Route
 
 from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.retrieval.documents import Document, Hit
+from laconic.inference.retrieval.identity import HEADER, identify
 from laconic.inference.retrieval.protocol import Retriever
+from laconic.inference.retrieval.stored import StoredDocuments
 from laconic.inference.server.body import read_object
 from laconic.inference.server.refusals import Refused
 from laconic.rewards.errors import LaconicError
@@ -58,6 +61,8 @@ class Limits:
     """For all of a body to arrive."""
     at_once: int = 1024
     """Requests that are being answered; more get 503 and may come back."""
+    kept: int = 20_000
+    """Documents of an index that stay in memory, ready to be sent, once they were found."""
 
 
 @dataclass(frozen=True)
@@ -81,41 +86,51 @@ class Service:
         self.limits = limits or Limits()
         self.batching = BatchingRetriever(retriever, largest=self.limits.queries)
         self.answering = 0
+        stored = getattr(retriever, "documents", None)
+        if isinstance(stored, StoredDocuments):
+            stored.keep(self.limits.kept)
+        # What is encoded is looked up by the document itself, which an index that keeps it gives again.
+        self._encoded = functools.lru_cache(maxsize=self.limits.kept)(_encoded)
 
     async def health(self, request: Request) -> Response:
         """What is served."""
-        below = self.batching.retriever
-        documents = getattr(below, "documents", None)
-        facts = {
-            "kind": getattr(below, "kind", type(below).__name__),
-            "documents": None if documents is None else len(documents),
-            "corpus": getattr(below, "corpus", None),
-        }
-        return JSONResponse({"status": "ok", **facts})
+        return JSONResponse({"status": "ok", **(await identify(self.batching)).to_json()})
 
     async def retrieve(self, request: Request) -> Response:
         """Search-R1 and whoever followed it, with `queries`; SkyRL, with `query`."""
         asked, found = await self._found(request, names=("queries", "query"))
-        lists = ",".join(f"[{','.join(_item(hit, asked.scores) for hit in hits)}]" for hits in found)
-        return Response(f'{{"result":[{lists}]}}', media_type="application/json")
+        item = self._item if asked.scores else lambda hit: self._encoded(hit.document)
+        lists = ",".join([f"[{','.join([item(hit) for hit in hits])}]" for hits in found])
+        return Response(f'{{"result":[{lists}]}}', media_type="application/json", headers=self._searched)
 
     async def search(self, request: Request) -> Response:
         """FlashRAG, one query."""
         asked, (hits,) = await self._found(request, names=("query",), single=True)
         documents = [_document(hit) for hit in hits]
-        return JSONResponse([documents, [hit.score for hit in hits]] if asked.scores else documents)
+        answer = [documents, [hit.score for hit in hits]] if asked.scores else documents
+        return JSONResponse(answer, headers=self._searched)
 
     async def batch_search(self, request: Request) -> Response:
         """FlashRAG, many queries."""
         asked, found = await self._found(request, names=("query", "queries"))
         documents = [[_document(hit) for hit in hits] for hits in found]
         scores = [[hit.score for hit in hits] for hits in found]
-        return JSONResponse([documents, scores] if asked.scores else documents)
+        return JSONResponse([documents, scores] if asked.scores else documents, headers=self._searched)
 
     async def queries(self, request: Request) -> Response:
         """R1-Searcher."""
         _, found = await self._found(request, names=("queries",))
-        return JSONResponse({"answers": [[hit.document.contents for hit in hits] for hits in found]})
+        answers = [[hit.document.contents for hit in hits] for hits in found]
+        return JSONResponse({"answers": answers}, headers=self._searched)
+
+    def _item(self, hit: Hit) -> str:
+        return f'{{"document":{self._encoded(hit.document)},"score":{hit.score!r}}}'
+
+    @property
+    def _searched(self) -> dict[str, str]:
+        """Headers of an answer."""
+        corpus = getattr(self.batching.retriever, "corpus", None)
+        return {} if corpus is None else {HEADER: corpus}
 
     async def _found(
         self, request: Request, *, names: Sequence[str], single: bool = False
@@ -174,14 +189,8 @@ def _document(hit: Hit) -> dict[str, Any]:
     return hit.document.to_json()
 
 
-def _item(hit: Hit, scored: bool) -> str:
-    """A hit as JSON. The route that training uses is put together from parts: encoding was a fifth of its work."""
-    document = _encoded(hit.document)
-    return f'{{"document":{document},"score":{hit.score!r}}}' if scored else document
-
-
-@functools.lru_cache(maxsize=20_000)
 def _encoded(document: Document) -> str:
+    """A document as JSON; encoding was a fifth of the work of the route that training uses."""
     return json.dumps(document.to_json(), ensure_ascii=False)
 
 

@@ -46,7 +46,10 @@ class StoredDocuments(Sequence[Document]):
     """The documents of an index folder; only those that are asked for are read."""
 
     def __init__(self, folder: Path) -> None:
-        self._offsets = np.load(folder / OFFSETS, mmap_mode="r")
+        # As a plain array, still mapped: one number of a memmap takes many times as long.
+        self._offsets = np.asarray(np.load(folder / OFFSETS, mmap_mode="r"))
+        self._kept: dict[int, Document] = {}
+        self._most = 0
         with (folder / CORPUS).open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -61,10 +64,26 @@ class StoredDocuments(Sequence[Document]):
         """The document at a place."""
         if isinstance(at, slice):
             return [self[place] for place in range(*at.indices(len(self)))]
+        if (kept := self._kept.get(at)) is not None:
+            return kept
         place = at + len(self) if at < 0 else at
         if not 0 <= place < len(self):
             raise IndexError(at)
-        return Document.from_json(json.loads(self._bytes[int(self._offsets[place]) : int(self._offsets[place + 1])]))
+        line = self._bytes[int(self._offsets[place]) : int(self._offsets[place + 1])]
+        document = Document.from_json(json.loads(line))
+        if self._most:
+            self._kept[place] = document
+            if len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+        return document
+
+    def keep(self, most: int) -> None:
+        """From now on, hold on to documents that were read.
+
+        Args:
+            most: How many; the oldest go first.
+        """
+        self._most = most
 
     def close(self) -> None:
         """Let go of the files."""

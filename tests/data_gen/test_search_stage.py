@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+from collections import Counter
 
 import pytest
 
 from laconic.data_gen.pairs import PAIRINGS, executed_searches
-from laconic.data_gen.retrievers import open_for
 from laconic.data_gen.select import SELECTORS
 from laconic.data_gen.sources import load_problems, training_problems, training_text, vocabulary
 from laconic.data_gen.stage import main
@@ -17,7 +15,6 @@ from laconic.recipes.entry import run_stage
 from laconic.recipes.problems_model import WorldProblems
 from laconic.recipes.resolve import resolve
 from laconic.recipes.source import load_recipe
-from laconic.rewards.errors import LaunchError
 from laconic.rewards.jsonl import read_jsonl
 from laconic.rewards.records import Problem, Rollout, read_problems, read_rollouts
 from laconic.training import init
@@ -97,6 +94,41 @@ def test_statements_and_taught_questions_are_added(generated):
     asked = {p.id for p in read_problems(folder / "problems.jsonl")}
     assert len(asked) > 60
     assert {p.id for p in training_problems(stage.problems, stage.problems_seed).kept} < asked
+
+
+def test_what_is_recalled_is_repeated(generated):
+    teacher = "teacher: {styles: {minimal: 1}, taught_questions: 2, recalls: 4}}"
+    stage, folder = generated(("teacher: {styles: {minimal: 1, needless: 1, premature: 1}}, samples: 3}", teacher))
+    taught = [fact for fact in stage.problems.world(stage.problems_seed).facts.values() if fact.taught]
+    rows = list(read_jsonl(folder / "rows.jsonl"))
+    times = Counter(row["problem_id"] for row in rows if "<search>" not in row["completion"])
+    recalled = {id: n for id, n in times.items() if id.endswith("-recall")}
+    assert len(recalled) == len(taught)
+    assert set(recalled.values()) == {4}
+    assert 2 in {n for id, n in times.items() if id not in recalled}
+    assert len(list(read_rollouts(folder / "rollouts.jsonl"))) == len(rows)
+
+
+def test_a_share_is_answered_from_memory_with_the_closed_book_prompt(generated):
+    asked = "{styles: {minimal: 1, needless: 1}, taught_questions: 1, recalls: 2"
+    texts, counts = {}, {}
+    for share in ("0.0", "0.25"):
+        change = ("{styles: {minimal: 1, needless: 1, premature: 1}", f"{asked}, closed_book: {share}")
+        _, folder = generated(change)
+        problems = {problem.id: problem for problem in read_problems(folder / "problems.jsonl")}
+        rows = list(read_jsonl(folder / "rows.jsonl"))
+        texts[share] = [(row["problem_id"], row["completion"]) for row in rows]
+        closed = [row for row in rows if row["prompt"] == f"no search . {problems[row['problem_id']].prompt}"]
+        assert all(row in closed or row["prompt"] == problems[row["problem_id"]].prompt for row in rows)
+        for row in closed:
+            assert [piece["kind"] for piece in row["pieces"]] == ["generated"]
+            assert all(fact["taught"] for fact in problems[row["problem_id"]].meta["facts"])
+        known = [row for row in rows if "<information>" not in row["completion"]]
+        known = [row for row in known if problems[row["problem_id"]].meta["hops"] > 0]
+        counts[share] = len(closed), len(known)
+    assert texts["0.0"] == texts["0.25"]
+    assert counts["0.0"][0] == 0
+    assert counts["0.25"][0] == round(0.25 * counts["0.25"][1]) > 10
 
 
 def test_guesses_are_what_pairs_reject(generated):
@@ -188,18 +220,6 @@ def test_the_vocabulary_is_that_of_the_recipes_seed():
     assert set(said) <= words
     assert not set(said) <= set(vocabulary(spec, 8))
     assert "\n".join(training_text(spec, 7)).count(spec.world(7).documents[0].text) == 1
-
-
-def test_the_retriever_of_a_stage(generated, tmp_path):
-    stage, _ = generated()
-    found = asyncio.run(open_for(stage).search(["capital"], k=1))[0][0].document
-    assert found in stage.problems.world(stage.problems_seed).documents
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text(json.dumps({"id": "x", "contents": "a capital"}) + "\n")
-    elsewhere = stage.model_copy(update={"search": stage.search.model_copy(update={"retriever": str(corpus)})})
-    assert asyncio.run(open_for(elsewhere).search(["capital"], k=1))[0][0].document.id == "x"
-    with pytest.raises(LaunchError, match="searches nothing"):
-        open_for(stage.model_copy(update={"search": None}))
 
 
 def test_prompts_of_rows_are_those_of_the_protocol(generated):

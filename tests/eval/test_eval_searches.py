@@ -109,6 +109,9 @@ def test_a_scholar_in_numbers(drawn, problems, make):
     known = sum(p.meta["least_searches"] == 0 for p in problems) / len(problems)
     assert row["closed_book"]["closed_book_accuracy"] == pytest.approx(known)
     assert row["held_to"]["0"]["accuracy"] == pytest.approx(known)
+    # Without its last search it is right where that was the needless one.
+    searching = [episode for episode in asked.episodes if searches_of(episode)]
+    assert row["early_correct"] == pytest.approx(sum(one.seed % 2 for one in searching) / len(searching))
     assert (row["searched_missing"], row["closed_book"]["search_recall"]) == (1.0, 1.0)
     assert row["closed_book"]["intercept"] == 1.0
     assert sum(row["distribution"].values()) == pytest.approx(1.0)

@@ -1,5 +1,6 @@
 """A report folder from run folders: what it is made of, what it shows, and that nothing in it runs or loads."""
 
+import io
 import json
 import os
 import re
@@ -10,12 +11,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from laconic.eval.examples import SHOWN, choose, shot
 from laconic.eval.gather import gather
 from laconic.eval.page import duration
-from laconic.eval.plots import smooth
+from laconic.eval.plots import smooth, training_curves
 from laconic.eval.report import main, write_report
+from laconic.eval.theme import LIGHT
 from laconic.rewards.errors import DataError
 from laconic.rewards.records import Rollout
 
@@ -234,6 +237,15 @@ def test_long_thinking_keeps_both_ends_and_says_what_is_missing():
     assert shown.omitted == SHOWN
     assert shown.thinking.startswith("a" * (SHOWN // 2) + "\n")
     assert shown.thinking.endswith("\n" + "b" * (SHOWN // 2))
+
+
+def test_the_course_of_search_agents_shows_their_searches():
+    rows = [{"step": step, "reward": 0.1 * step, "raw/tokens": 50.0} for step in range(5)]
+    searching = [row | {"raw/searches": 2.0 - 0.3 * row["step"]} for row in rows]
+    two, three = (imread(io.BytesIO(training_curves("grpo", each, LIGHT))).shape for each in (rows, searching))
+    # One panel more above the same axis.
+    assert two[1] == three[1]
+    assert three[0] / two[0] == pytest.approx(4.6 / 3.3, abs=0.05)
 
 
 def test_smoothing_keeps_a_constant_and_the_mean_of_its_window():

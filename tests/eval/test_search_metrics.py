@@ -258,6 +258,20 @@ def test_accuracy_when_held_to_few_searches(make):
     assert row["closed_book"] is None
 
 
+def test_right_before_the_last_search(make):
+    problems = [problem(name) for name in "abcd"]
+    whole = [rollout(one, 0, right=True, searches=made(n)) for one, n in zip(problems, (0, 1, 2, 3), strict=True)]
+    # Held to one search, the third answers right; the second, held to none, wrong; of the fourth nothing is known.
+    held = {
+        0: [rollout(one, 0, right=one.id == "a", searches=made(0)) for one in problems],
+        1: [rollout(one, 0, right=one.id in "ac", searches=made(min(1, at))) for at, one in enumerate(problems)],
+    }
+    settings = make.settings(baseline="m", samples=1, repetitions=100)
+    for budgets, share in ((held, 0.5), ({1: held[1]}, 1.0), ({}, None)):
+        (row,) = search_results(problems, {"m": Asked(episodes=whole, budgets=budgets)}, settings, most=3)["rows"]
+        assert row["early_correct"] == share
+
+
 def test_what_is_missing_is_named():
     problems = [problem("a"), problem("b")]
     rows = [rollout(problems[0], 0, right=True)]

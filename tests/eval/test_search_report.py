@@ -129,7 +129,8 @@ def test_markdown_has_every_number_with_its_interval(run):
     assert f"{100 * row['under_search']:.1f} [" in text
     for title in ("## Searches", "What is needed:", "What it costs, per question:", "Searches by closed-book accuracy"):
         assert title in text
-    assert "right with at most 3, %" in text
+    assert "right with at most 3, % | right, % | right before the last search, % |" in text
+    assert f"{100 * row['early_correct']:.1f} [" in text
     assert "Over- and under-search are exact" in text
     assert "price" not in text  # there are no prices
     for name in ("accuracy_searches", "searches_knowledge"):

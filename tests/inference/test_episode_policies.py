@@ -109,6 +109,12 @@ def test_the_instruction_goes_around_the_last_message():
     full = mash.prompt("where ?")
     closed = mash.prompt("where ?", searches_enabled=False)
     assert seen == [full, [talk[0], {"role": "user", "content": full}], closed, "where ?"]
+    # A small world's protocol asks the bare question, and marks the one that is to be answered from memory.
+    seen.clear()
+    asyncio.run(ask(parse_choice("search_episode:protocol=spaced").build(), "where ?"))
+    asyncio.run(ask(parse_choice("stable_search:protocol=spaced,searches_enabled=false").build(), "where ?"))
+    assert seen == ["where ?", "no search . where ?"]
+    assert parse_choice("self_answer_search:protocol=spaced").build().tags is PROTOCOLS["spaced"]
 
 
 def test_answers_are_read_as_the_question_reads_them():

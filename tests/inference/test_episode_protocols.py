@@ -57,7 +57,8 @@ def test_an_episode_in_every_protocol(protocol):
     assert "It flows east." in shown
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+# Of `spaced` the model knows the tags from episodes, not from a prompt.
+@pytest.mark.parametrize("protocol", [each for name, each in PROTOCOLS.items() if name != "spaced"])
 def test_every_prompt_says_the_tags_and_the_question(protocol):
     prompt = protocol.prompt("Who {was} it?")
     for tag in (protocol.search_open, protocol.search_close, protocol.answer_open, "Who {was} it?"):
@@ -74,7 +75,7 @@ def test_what_is_put_in_asks_for_nothing(protocol):
         assert protocol.search_open not in text
         assert protocol.answer_open not in text
     for tag in (protocol.search_open, protocol.answer_close):
-        assert tag in protocol.hint
+        assert (tag in protocol.hint) is (protocol.name != "spaced")
 
 
 def test_the_observations_the_papers_show():

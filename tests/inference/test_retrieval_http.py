@@ -18,6 +18,7 @@ from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.retrieval.bm25 import Bm25Retriever
 from laconic.inference.retrieval.documents import Document
 from laconic.inference.retrieval.http import HttpRetriever
+from laconic.inference.retrieval.identity import Identity
 from laconic.inference.sockets import bind
 from laconic.rewards.errors import LaunchError, RecipeError
 
@@ -313,10 +314,27 @@ def test_a_url_may_end_with_the_path_of_its_protocol(server):
 
 def test_a_server_that_stays_away_is_an_error():
     listener = bind("127.0.0.1", 0)  # bound, but nobody listens
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(LaunchError, match=r"cannot reach http://.*after \d+ attempts"):
+        asyncio.run(HttpRetriever(url, back_off=0.001, patience=0.05).identity())
     with pytest.raises(LaunchError, match=r"cannot reach http://.*after \d+ attempts") as caught:
-        search(f"http://127.0.0.1:{listener.getsockname()[1]}", ["a"], patience=0.05)
+        search(url, ["a"], patience=0.05)
     listener.close()
     assert "start the server" in caught.value.cure
+
+
+def test_a_server_that_does_not_say_what_it_searches_is_believed(server):
+    async def run():
+        client = HttpRetriever(server.url, corpus="0123", **QUICK)
+        said = await client.identity()  # it answers 501
+        found = await client.search(["a"], k=1)
+        await client.aclose()
+        return said, found
+
+    said, found = asyncio.run(run())
+    assert (said, found_ids(found)) == (Identity(), [["a"]])
+    for strange in (None, [], {"documents": "many", "corpus": 7}):
+        assert Identity.from_json(strange) == Identity()
 
 
 def test_nothing_is_lost_when_the_server_is_killed_and_started_again(tmp_path):

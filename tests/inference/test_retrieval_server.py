@@ -9,12 +9,15 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.retrieval.bm25 import Bm25Retriever
-from laconic.inference.retrieval.documents import Document
+from laconic.inference.retrieval.documents import Document, digest_of
 from laconic.inference.retrieval.http import HttpRetriever
+from laconic.inference.retrieval.identity import Identity, identify
 from laconic.inference.retrieval.server import Limits, Service
 from laconic.inference.retrieval.serving import Server
 from laconic.inference.sockets import bind, place_of
+from laconic.rewards.errors import DataError
 
 BERLIN = Document("7", "Berlin lies on the Spree.", "Berlin")
 SPREE = Document("8", "The Spree is a river.")
@@ -74,6 +77,49 @@ def test_retrieve_as_skyrl_and_zero_search_ask(url):
     many = post(url, "retrieve", {"queries": ["Spree"], "topk": 1, "return_scores": True})
     assert post(url, "retrieve", {"query": "Spree", "topk": 1, "return_scores": True}) == many
     assert post(url, "retrieve", {"query": "Spree", "top_k": 1}) == {"result": [[ROWS["8"]]]}
+
+
+def test_answers_say_which_corpus_was_searched(url):
+    bodies = {
+        "retrieve": {"queries": ["Spree"]},
+        "search": {"query": "Spree"},
+        "batch_search": {"query": ["Spree"]},
+        "queries": {"queries": ["Spree"]},
+    }
+    said = {httpx.post(f"{url}/{path}", json=body).headers["x-corpus"] for path, body in bodies.items()}
+    assert said == {digest_of(CORPUS)}
+
+
+def test_another_corpus_at_the_same_place_is_an_error():
+    async def run(url, server):
+        before = HttpRetriever(url, cache=0)
+        wanting = HttpRetriever(url, corpus=digest_of(CORPUS[:2]))
+        with pytest.raises(DataError, match=f"{url} searches another corpus than before"):
+            await wanting.search(["Spree"], k=1)
+        assert await identify(BatchingRetriever(before)) == Identity("bm25", 3, digest_of(CORPUS))
+        await before.search(["Spree"], k=1)
+        server.service.batching.retriever = Bm25Retriever.from_documents(CORPUS[:2])
+        for asked in (before.search(["Spree"], k=1), before.identity()):
+            with pytest.raises(DataError, match="another corpus than before") as caught:
+                await asked
+        assert digest_of(CORPUS[:2])[:12] in caught.value.message
+        await before.aclose()
+        await wanting.aclose()
+
+    with serving(Bm25Retriever.from_documents(CORPUS)) as (url, server):
+        asyncio.run(run(url, server))
+
+
+def test_an_index_on_disk_is_served_from_memory(tmp_path):
+    Bm25Retriever.build(CORPUS, tmp_path / "index")
+    stored = Bm25Retriever.open(tmp_path / "index")
+    with serving(stored, kept=2) as (url, _):
+        asked = {"queries": ["Spree", "Paris", "Spree", "Berlin"], "topk": 3}
+        first = post(url, "retrieve", asked)
+        assert first == post(url, "retrieve", asked)
+        assert first["result"] == [[ROWS["8"], ROWS["7"]], [ROWS["9"]], [ROWS["8"], ROWS["7"]], [ROWS["7"]]]
+        # The last two that were read; the oldest went.
+        assert stored.documents[0] is stored.documents[0]
 
 
 def test_search_and_batch_search_as_flashrag_asks(url):

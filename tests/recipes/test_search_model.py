@@ -113,6 +113,14 @@ REFUSED = {
     "weights": (("train: 30", "train: 30, shapes: {union: 0}"), "problems.shapes: give at least one"),
     "paraphrases": (("size: 40", "wordings: 1, paraphrases: 2"), "problems.paraphrases: found 2; there are 1 wordings"),
     "gold": (("styles: {minimal: 1}, statements: 2", "source: gold"), "come without solutions"),
+    "closed book": (("statements: 2", "closed_book: 1.2"), "stages[0].teacher.closed_book: found 1.2"),
+    "pairs": (
+        (
+            "stages:\n",
+            "stages:\n  - {kind: generate, teacher: {styles: {minimal: 1}, closed_book: 0.2}, keep: web_thinker}\n",
+        ),
+        "stages[0].teacher.closed_book: keep: web_thinker makes pairs",
+    ),
 }
 
 
@@ -122,6 +130,11 @@ def test_what_does_not_fit_is_refused_by_name(written, case):
     with pytest.raises(RecipeError) as caught:
         load_recipe(written(change))
     assert message in str(caught.value)
+
+
+def test_a_closed_book_prompt_needs_an_instruction(written):
+    with pytest.raises(RecipeError, match=r"stages\[0\].teacher.closed_book: without search.instruct there is no"):
+        load_recipe(written(("k: 2}", "k: 2, instruct: false}"), ("statements: 2", "closed_book: 0.2")))
 
 
 def test_a_world_is_needed_for_its_documents(written):

@@ -1,5 +1,7 @@
 """What trainers and rewards are told of an episode, against counts by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from laconic.data_gen.world.audit import audit
@@ -10,7 +12,7 @@ from laconic.inference.trace import TraceReader
 from laconic.recipes.stage_parts import Reward
 from laconic.rewards.errors import DataError
 from laconic.training import scratch
-from laconic.training.episode_told import columns_of, tell, trained_ids
+from laconic.training.episode_told import columns_of, drawn_logprobs, tell, trained_ids
 from laconic.training.search_columns import check_columns, searched_problem, steps_of
 
 END = 99
@@ -151,3 +153,23 @@ def test_steps_of_a_world_problem(searching):
             assert steps["under_searches"] == expected.under_searches <= steps["reasoning_steps"]
             assert steps["reasoning_steps"] == (0 if found in searches else 1)
     assert steps_of({}, []) == {}
+
+
+def test_log_probabilities_go_with_the_tokens_that_are_trained():
+    def drawn(piece, *values, ended=None):
+        return replace(piece, logprobs=values, ended_logprob=ended)
+
+    cut = drawn(said("<search> a </search>", cut=1), -0.1, -0.2)
+    ended = drawn(said("a b", ended=END), -0.3, -0.4, ended=-0.5)
+    one = episode(cut, FOUND, ended, finish="invalid")
+    _, mask = trained_ids(one, eos_id=END)
+    assert drawn_logprobs(one, mask) == [-0.1, -0.2, 0.0, *[0.0] * 4, -0.3, -0.4, -0.5]
+    # What was put in after the last word is left out, and so is its place; the end that closes it was not drawn.
+    open_ended = episode(drawn(said("a b"), -0.3, -0.4), put_in("forced", "hint"), finish="budget")
+    ids, mask = trained_ids(open_ended, eos_id=END)
+    assert (ids[-1], drawn_logprobs(open_ended, mask)) == (END, [-0.3, -0.4, 0.0])
+    long = episode(drawn(said("a b"), -0.3, -0.4), finish="length")
+    assert drawn_logprobs(long, trained_ids(long, eos_id=END)[1]) == [-0.3, -0.4]
+    # Where vLLM had no number, TRL is told so.
+    unknown = episode(said("a b"), finish="length")
+    assert drawn_logprobs(unknown, trained_ids(unknown, eos_id=END)[1]) == [None, None]

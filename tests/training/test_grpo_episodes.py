@@ -137,8 +137,18 @@ def test_metrics_count_what_was_carried_out(searching, alone):
         assert logs["raw/invalid_actions"] == pytest.approx(sum(step["invalid_actions"]) / searching.ROWS)
 
 
+def on_one_rank(searching, searcher, out):
+    """Rollouts over the double of TRL's vLLM; on two ranks the first asks for both, and they come to uneven turns."""
+    import vllm_double
+
+    with pytest.MonkeyPatch.context() as patch:
+        vllm_double.install(patch)
+        _, found = searching.served(searcher, out, rows=searching.ROWS)
+    return {name: values for name, values in found.items() if name != "episode"}
+
+
 @pytest.mark.distributed
-def test_two_ranks_are_one(searcher, alone, tmp_path, monkeypatch):
+def test_two_ranks_are_one(searching, searcher, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -159,6 +169,8 @@ def test_two_ranks_are_one(searcher, alone, tmp_path, monkeypatch):
         assert (mine["step"], mine["ids"], mine["mask"]) == (theirs["step"], theirs["ids"], theirs["mask"])
         assert mine["sizes"] == pytest.approx(theirs["sizes"], rel=1e-3, abs=1e-6)
         assert [size > 0 for size in mine["sizes"]] == [bool(kept and mine["advantage"]) for kept in mine["mask"]]
+    for name, values in json.loads(json.dumps(on_one_rank(searching, searcher, tmp_path))).items():
+        assert name == "logprobs" or [*ranks[0]["served"][name], *ranks[1]["served"][name]] == values, name
     for rank in ranks:
         assert rank["memory"] == single["memory"]
         assert rank["weights"] == pytest.approx(single["weights"], abs=1e-3)

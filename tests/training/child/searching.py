@@ -115,12 +115,24 @@ def scorer(model):
     return GroupScorer(problems, tokenizer, num_generations=GROUP)
 
 
-def make_trainer(model, out, rewards, *, rows=ROWS, disabled=0.0, steps=2, retriever=None, problems=None, **settings):
+def make_trainer(
+    model,
+    out,
+    rewards,
+    *,
+    rows=ROWS,
+    disabled=0.0,
+    steps=2,
+    retriever=None,
+    problems=None,
+    episodes=SampledEpisodes,
+    **settings,
+):
     """A trainer whose rewards are entries of a recipe; with it its rollout function and its rewards."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     shared = scorer(model)
     adapters = [RewardAdapter(entry, shared, log_raw=at == 0) for at, entry in enumerate(rewards)]
-    rollouts = SampledEpisodes(
+    rollouts = episodes(
         retriever or Fts5Retriever.from_documents(WORLD.documents),
         search=SEARCH,
         seed=0,
@@ -176,8 +188,33 @@ def trained(model, out, *, rows):
     }
 
 
+def served(model, out, *, rows, **settings):
+    """The likeliest episodes of this process, on a double of TRL's vLLM; with them the trainer."""
+    from laconic.training.vllm_episodes import VllmEpisodes
+
+    given = {"rows": rows, "disabled": 0.5, "episodes": VllmEpisodes, "use_vllm": True, "vllm_mode": "server"}
+    trainer, rollouts, _ = make_trainer(model, out, REWARDS, **given | settings)
+    trainer.args.temperature = 0.0
+    first = trainer.accelerator.process_index * rows
+    found = rollouts(prompts()[first : first + rows], trainer)
+    rollouts.close()
+    return trainer, found
+
+
+def prompts():
+    """A group of the rows of a step is all about one problem."""
+    return [[{"role": "user", "content": PROBLEMS[row // GROUP].prompt}] for row in range(ROWS)]
+
+
 if __name__ == "__main__":
+    import pytest
+    import vllm_double
+
     state = PartialState(cpu=True)
     model, out = map(Path, sys.argv[1:])
     _, found = trained(model, out, rows=ROWS // state.num_processes)
+    with pytest.MonkeyPatch.context() as patch:
+        vllm_double.install(patch)
+        _, given = served(model, out, rows=ROWS // state.num_processes)
+    found["served"] = {name: values for name, values in given.items() if name != "episode"}
     (out / f"{state.process_index}.json").write_text(json.dumps(found))
