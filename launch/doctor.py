@@ -5,96 +5,42 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
+from laconic.launch.collectives import collectives
 from laconic.launch.environment import wandb_mode
-from laconic.launch.machine import free_bytes, memory_bytes, usable_cores, visible_gpus
-from laconic.launch.text import size
-from laconic.launch.threads import choose_threads
-
-_REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*(?:\[[^\]]*\])?\s*([^;]*)")
-_EXTRA = re.compile(r"^([A-Za-z0-9_.-]+).*extra == [\"'](\w+)")
-_LEAST_FREE = 5 * 10**9
+from laconic.launch.findings import Finding
+from laconic.launch.machine_check import machine
+from laconic.launch.package_check import constraints, packages
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
+def examine(*, runs: Path = Path("runs"), online: bool = False) -> list[Finding]:
+    """Look at everything; nothing is changed and, unless `online`, nothing outside this machine is asked.
 
-    subject: str
-    state: Literal["ok", "note", "problem"]
-    text: str
-
-
-def examine(*, online: bool = False) -> list[Finding]:
-    """Look at everything; nothing is changed and, unless `online`, no network is used."""
-    return [_python(), *packages(), *_machine(), _deepspeed(), _wandb(), _hub(online)]
-
-
-def packages() -> list[Finding]:
-    """Installed versions beside the ranges that were tested (those that Laconic's own metadata declares)."""
-    declared = metadata.requires("laconic") or []
-    tested = dict(match.groups() for line in declared if (match := _REQUIREMENT.match(line)))
-    # The first extra that names it: what is for users stands before what is for developers.
-    extras = {match[1]: match[2] for line in reversed(declared) if (match := _EXTRA.match(line))}
-    return [_package(name, span.strip(), extras.get(name, "train")) for name, span in tested.items()]
-
-
-def _package(name: str, tested: str, extra: str) -> Finding:
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Finding(name, "note", f"not installed (tested: {tested}); pip install 'laconic[{extra}]' brings it")
-    if in_range(version, tested):
-        return Finding(name, "ok", f"{version} (tested: {tested})")
-    return Finding(name, "problem", f"{version} is outside the tested range {tested}")
-
-
-def in_range(version: str, tested: str) -> bool:
-    """Whether a version lies in a range like ``>=1.16,<1.17``."""
-    found = _numbers(version)
-    return all(
-        found >= _numbers(bound) if sign == ">=" else found < _numbers(bound)
-        for sign, bound in re.findall(r"(>=|<)\s*([0-9.]+)", tested)
-    )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])]
-    return tuple([*numbers, 0, 0, 0][:3])
+    Args:
+        runs: The folder of all runs.
+        online: Also try to reach the hub.
+    """
+    return [
+        _python(),
+        *packages(),
+        *constraints(),
+        *machine(runs),
+        _deepspeed(),
+        *collectives(),
+        _wandb(),
+        _hub(online),
+    ]
 
 
 def _python() -> Finding:
     text = f"{platform.python_version()} at {sys.executable}; laconic {metadata.version('laconic')}"
-    return Finding("python", "ok" if sys.version_info >= (3, 11) else "problem", text)
-
-
-def _machine() -> list[Finding]:
-    threads = choose_threads(1)
-    load = f"; load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    gpus = visible_gpus()
-    memory = memory_bytes()
-    found = [
-        Finding("cpu", "ok", f"{usable_cores()} usable cores{load}"),
-        Finding("threads", "ok", f"a stage would get {threads.count} now ({threads.reason})"),
-        Finding("memory", "ok", size(memory)) if memory else Finding("memory", "note", "unknown"),
-        Finding("gpu", "ok" if gpus else "note", f"{gpus} visible" if gpus else "none visible; profile auto is cpu"),
-    ]
-    return [*found, _disk("disk", Path.cwd()), _disk("temporary files", Path(tempfile.gettempdir()))]
-
-
-def _disk(subject: str, folder: Path) -> Finding:
-    free = free_bytes(folder)
-    return Finding(subject, "ok" if free >= _LEAST_FREE else "problem", f"{size(free)} free at {folder}")
+    return Finding("python", "ok", text)
 
 
 def _deepspeed() -> Finding:
@@ -105,7 +51,8 @@ def _deepspeed() -> Finding:
     done = subprocess.run([sys.executable, "-c", "import deepspeed"], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Finding(subject, "problem", f"fails: {last}")
+        cure = "mend it, or use --profile ddp or fsdp2; DS_ACCELERATOR=cpu where there is no GPU"
+        return Finding(subject, "problem", f"fails: {last}", cure=cure)
     return Finding(subject, "ok", "works")
 
 
@@ -124,4 +71,5 @@ def _hub(online: bool) -> Finding:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=10) as answer:
             return Finding(subject, "ok", f"{endpoint} answers ({answer.status})")
     except (urllib.error.URLError, TimeoutError) as error:
-        return Finding(subject, "note", f"{endpoint} cannot be reached: {error}; local folders and caches still work")
+        text = f"{endpoint} cannot be reached: {error}; local folders and caches still work"
+        return Finding(subject, "note", text, cure="set HTTPS_PROXY, or HF_ENDPOINT to a mirror")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 
@@ -27,6 +28,16 @@ def chosen_gpus(present: int, visible: str | None) -> int:
     # CUDA stops reading the list at the first id that does not exist; -1 is the usual way to say "none".
     known = next((n for n, part in enumerate(ids) if part in ("", "-1")), len(ids))
     return min(known, present)
+
+
+@cache
+def gpu_name() -> str:
+    """What the driver calls the first GPU; empty where there is none or nothing says."""
+    if not visible_gpus() or shutil.which("nvidia-smi") is None:
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=False)
+    return listing.stdout.partition("\n")[0].strip() if listing.returncode == 0 else ""
 
 
 def _listed_by_nvidia_smi() -> int:

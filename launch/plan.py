@@ -11,6 +11,7 @@ from rich.console import Console
 
 from laconic.launch import counts
 from laconic.launch.counts import Training, training
+from laconic.launch.duration import device, training_seconds
 from laconic.launch.estimate import Memory, checkpoint_bytes, model_shape, training_memory
 from laconic.launch.lines import short, stage_line
 from laconic.launch.machine import visible_gpus
@@ -19,7 +20,7 @@ from laconic.launch.profiles import Profile, check_machine, load_profile
 from laconic.launch.prompt import prompt_string
 from laconic.launch.shapes import Shape
 from laconic.launch.slurm import parse_request, render_slurm
-from laconic.launch.text import number, size
+from laconic.launch.text import number, seconds, size
 from laconic.recipes.arithmetic import BatchPlan
 from laconic.recipes.folder import STAGE_FILE, StageFolder
 from laconic.recipes.problems_model import FileProblems, ProceduralProblems, QaProblems, WorldProblems
@@ -196,15 +197,21 @@ def _needs(stage: StageFile, view: Training, profile: Profile, shape: Shape | No
     if shape is None:
         yield "memory", "unknown until the model's config.json is local"
         return
-    memory = training_memory(view.config, stage.model, shape, profile, per_device=view.batch.per_device)
+    memory = training_memory(view.config, stage.model, shape, profile, batch=view.batch)
     host = f"; {size(memory.host_optimiser)} of host memory" if memory.host_optimiser else ""
     yield "memory", f"about {size(memory.device)} per process (estimate: {_listed(memory)}){host}"
+    on = device(profile)
+    if (took := training_seconds(view, stage.model, shape, profile, on)) is not None:
+        where = on.name if profile.processes == 1 else f"{max(1, profile.processes)} x {on.name}"
+        yield "time", f"about {seconds(took)} on {where} (rough estimate: every row as long as it may be)"
     disk = checkpoint_bytes(view.config, stage.model, shape, profile)
     yield "disk", f"about {size(disk)} for checkpoints and the model (estimate)"
 
 
 def _listed(memory: Memory) -> str:
-    parts = ("weights", "gradients", "optimiser", "reference", "activations")
+    parts = ["weights", "gradients", "optimiser", "reference", "activations", "runtime"]
+    if memory.rollouts > memory.activations:
+        parts[4] = "rollouts"
     return ", ".join(f"{part} {size(held)}" for part in parts if (held := getattr(memory, part)))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from laconic.launch.lines import PLAIN, TRAINING, short
 from laconic.launch.profiles import FOLDER, Profile
+from laconic.launch.vllm_node import server_line, wants_server
+from laconic.recipes.folder import MANIFEST
 from laconic.recipes.resolve import StageFile
 from laconic.recipes.strict import suggest
 from laconic.rewards.errors import LaunchError
@@ -27,6 +29,7 @@ class SlurmRequest:
     """What to ask Slurm for."""
 
     nodes: int = 1
+    """That train; where a stage has its rollouts sampled by a vLLM server, the job gets one more."""
     gpus: int = 0
     """Per node."""
     directives: dict[str, str] = field(default_factory=dict)
@@ -80,6 +83,8 @@ def render_slurm(
     _check(request, profile)
     import jinja2
 
+    server = any(wants_server(stage) for stage, _ in stages)
+
     run = ["laconic", "run", *options, "--profile", _profile_name(profile), "--processes", str(profile.processes)]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -88,28 +93,39 @@ def render_slurm(
         job_name=recipe,
         nodes=request.nodes,
         gpus=request.gpus,
+        server=server,
         directives=list(request.directives.items()),
         bin=shlex.quote(str(Path(sys.executable).parent)),
         run=shlex.join(run),
         prepare=shlex.join(["laconic", "plan", *run[2:], "--write"]),
-        stages=[_stage(run, request, profile, *stage) for stage in stages],
+        doctor=shlex.join(["laconic", "doctor", "--nodes", "--runs", short(stages[0][1].parents[2])]),
+        stages=[_stage(run, request, profile, *stage, apart=server) for stage in stages],
     )
 
 
 def _stage(
-    run: Sequence[str], request: SlurmRequest, profile: Profile, stage: StageFile, stage_yaml: Path
+    run: Sequence[str], request: SlurmRequest, profile: Profile, stage: StageFile, stage_yaml: Path, *, apart: bool
 ) -> dict[str, Any]:
-    about = {"index": stage.index, "name": stage.name}
+    """What the template says of a stage; `apart`: the job has a node that trains nothing."""
+    about = {"index": stage.index, "name": stage.name, "server": None}
     if stage.kind in PLAIN:
         return {**about, "line": shlex.join([*run, "--only", stage.name])}
+    if wants_server(stage):
+        about["server"] = server_line(stage, stage_yaml.parents[1], gpus=request.gpus)
+        about["manifest"] = shlex.quote(short(stage_yaml.with_name(MANIFEST)))
+    where = f'--nodes={request.nodes} --ntasks={request.nodes} --nodelist="$TRAINING" ' if apart else ""
+    command = shlex.quote(_launch(request, profile, stage.kind, stage_yaml))
+    return {**about, "line": f"srun {where}--kill-on-bad-exit=1 bash -c {command}"}
+
+
+def _launch(request: SlurmRequest, profile: Profile, kind: str, stage_yaml: Path) -> str:
+    """One launcher per node; the variables are filled in by the shell on each node."""
     launch = shlex.join(
         ["accelerate", "launch", "--config_file", short(profile.path), "--num_processes", str(profile.processes)]
     )
-    # One launcher per node; the variables are filled in by the shell on each node.
     nodes = f'--num_machines {request.nodes} --machine_rank "$SLURM_NODEID"'
     meeting = '--main_process_ip "$MASTER" --main_process_port "$PORT"'
-    command = f"{launch} {nodes} {meeting} {shlex.join(['-m', TRAINING[stage.kind], short(stage_yaml)])}"
-    return {**about, "line": f"srun --kill-on-bad-exit=1 bash -c {shlex.quote(command)}"}
+    return f"{launch} {nodes} {meeting} {shlex.join(['-m', TRAINING[kind], short(stage_yaml)])}"
 
 
 def _check(request: SlurmRequest, profile: Profile) -> None:

@@ -49,7 +49,7 @@ def seconds(duration: float) -> str:
 def console() -> Console:
     """Where commands write: standard output; as wide as its lines need when that is not a terminal."""
     out = Console(highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=200)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=400)
 
 
 def error_console() -> Console:

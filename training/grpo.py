@@ -31,6 +31,7 @@ from laconic.training.rows import prompt_dataset
 from laconic.training.search_columns import check_columns, searched_problem
 from laconic.training.search_health import SearchHealth
 from laconic.training.vllm_episodes import VllmEpisodes
+from laconic.training.vllm_server import server_address
 
 # TRL warns that rollout_func may change; a test runs every shipped recipe against the pinned version.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -39,7 +40,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 def main(opened: Opened) -> dict[str, Any]:
     """Run the stage; returns facts for its manifest."""
     config = opened.stage.config
-    arguments = session.training_arguments(GRPOConfig, opened, reward_weights=[spec.weight for spec in config.rewards])
+    weights = [spec.weight for spec in config.rewards]
+    place = server_address(config.trainer)
+    arguments = session.training_arguments(GRPOConfig, opened, reward_weights=weights, **place)
     tokenizer = load_tokenizer(opened.model_dir(), revision=opened.revision())
     problems = _problems(opened)
     check_columns(config.rewards, problems)

@@ -126,6 +126,8 @@ class TransformersEngine:
         self._fail([*self._live, *self._begun, *self._waiting], closed)
         self._closed = True
         self._thread.shutdown()
+        # The engine refers to itself and may wait long for the garbage collector; its largest part does not.
+        self.decoder.kv.layers.clear()
 
     def start(self, live: Live) -> None:
         """Take a generation into the batch."""

@@ -737,7 +737,9 @@ def test_closing_the_engine_ends_what_waits():
         task = asyncio.create_task(branch.generate(max_tokens=200, min_tokens=200))
         while engine.ticks < 2:
             await asyncio.sleep(0)
+        assert engine.decoder.kv.nbytes > 0
         await engine.aclose()
+        assert engine.decoder.kv.nbytes == 0
         with pytest.raises(LaunchError, match="engine was closed"):
             await task
         await branch.close("discarded")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from laconic.launch.counts import Count, Training, rows, sampled_tokens, steps, trained_tokens, training
-from laconic.launch.estimate import checkpoint_bytes, model_shape, row_tokens, training_memory
+from laconic.launch.estimate import checkpoint_bytes, model_shape, precision, row_tokens, training_memory
 from laconic.launch.profiles import load_profile
 from laconic.launch.shapes import KNOWN
 from laconic.recipes.arithmetic import BatchPlan
@@ -30,7 +30,8 @@ def grpo(**trainer) -> GrpoStage:
 
 
 def memory(stage, model=HUB, profile="cpu", processes=None, per_device=1):
-    return training_memory(stage, model, SHAPE, load_profile(profile, processes=processes), per_device=per_device)
+    batch = BatchPlan(processes or 1, per_device, 1, steps_per_generation=4, num_generations=8)
+    return training_memory(stage, model, SHAPE, load_profile(profile, processes=processes), batch=batch)
 
 
 def test_full_precision_adam_is_sixteen_bytes_per_parameter():
@@ -44,7 +45,9 @@ def test_full_precision_adam_is_sixteen_bytes_per_parameter():
         ("zero2", 2, 2 / 8, 12 / 8, 0),
         ("zero3", 2 / 8, 2 / 8, 12 / 8, 0),
         ("zero3_offload", 2 / 8, 2 / 8, 0, 12 / 8),
-        ("ddp", 2, 2, 4, 0),
+        # Weights as TRL loads them, in 32 bits; gradients lie in the buckets they are sent from, too.
+        ("ddp", 4, 2 * 4, 8, 0),
+        ("fsdp2", 4 / 8, 4 / 8, 8 / 8, 0),
     ],
 )
 def test_zero_shards_what_its_paper_says(profile, weights, gradients, optimiser, host):
@@ -56,26 +59,46 @@ def test_zero_shards_what_its_paper_says(profile, weights, gradients, optimiser,
 def test_reference_models():
     dpo = DpoStage.model_validate({"kind": "dpo"})
     ahead = DpoStage.model_validate({"kind": "dpo", "trainer": {"precompute_ref_log_probs": True}})
-    assert memory(dpo).reference == 2 * N
+    assert memory(dpo).reference == 4 * N
     assert memory(ahead).reference == 0
     assert memory(grpo()).reference == 0
-    assert memory(grpo(beta=0.04)).reference == 2 * N
+    assert memory(grpo(beta=0.04)).reference == 4 * N
+    assert memory(grpo(beta=0.04), profile="zero3", processes=8).reference == 2 * N / 8
 
 
 def test_lora_trains_its_adapters_only():
     need = memory(sft(lora={"r": 16}))
     adapters = SHAPE.lora_parameters(16)
-    assert (need.weights, need.gradients, need.optimiser) == (2 * N, 2 * adapters, 4 * adapters)
+    assert (need.weights, need.gradients, need.optimiser) == (4 * N, 4 * adapters, 8 * adapters)
 
 
-def test_activations_grow_with_tokens_and_shrink_with_checkpointing():
-    logits = 8 * SHAPE.vocab
-    one = memory(sft(trainer={"max_length": 100}))
-    assert one.activations == 100 * (34 * SHAPE.layers * SHAPE.hidden + logits)
-    assert memory(sft(trainer={"max_length": 100}), per_device=4).activations == 4 * one.activations
-    saved = memory(sft(trainer={"max_length": 100, "gradient_checkpointing": True}))
-    assert saved.activations == 100 * (2 * SHAPE.layers * SHAPE.hidden + logits)
-    assert one.device == one.weights + one.gradients + one.optimiser + one.activations
+def test_precision_is_the_machines_unless_the_recipe_says_otherwise():
+    half = ModelSpec(path="Qwen/Qwen2.5-0.5B", dtype="bfloat16")
+    cpu, ddp, zero = (load_profile(name, processes=1) for name in ("cpu", "ddp", "zero2"))
+    assert [precision(sft(), HUB, profile) for profile in (cpu, ddp, zero)] == ["float32", "mixed", "half"]
+    assert [precision(sft(), half, profile) for profile in (cpu, ddp, zero)] == ["half", "half", "half"]
+    plain = sft(trainer={"bf16": False})
+    assert [precision(plain, HUB, profile) for profile in (cpu, ddp, zero)] == ["float32", "float32", "float32"]
+
+
+def test_all_that_lies_on_a_device_is_added_up():
+    need = memory(sft(trainer={"max_length": 100}))
+    parts = (need.weights, need.gradients, need.optimiser, need.activations, need.runtime)
+    assert need.device == sum(parts)
+    assert all(parts)
+    assert memory(sft(), profile="ddp", processes=8).runtime == 0
+    long = memory(sft(trainer={"max_length": 100, "gradient_checkpointing": True}), per_device=64)
+    assert long.activations < memory(sft(trainer={"max_length": 100}), per_device=64).activations / 3
+
+
+def test_rollouts_and_the_backward_pass_take_turns():
+    few = memory(grpo(max_completion_length=100), per_device=1)
+    assert 0 < few.rollouts < few.activations
+    assert few.device == few.weights + few.gradients + few.optimiser + few.runtime + few.activations
+    # 32 rollouts with 1.5 x 1.25 the room that keys and values of 2 x 24 layers x 2 heads x 64 need.
+    many = memory(grpo(max_completion_length=4096, gradient_checkpointing=True), per_device=8)
+    assert many.rollouts == pytest.approx(32 * 4096 * 2 * 24 * 2 * 64 * 4 * 1.5 * 1.25 * 1.8)
+    assert memory(grpo(use_vllm=True)).rollouts == 0
 
 
 def test_rows_are_cut_at_the_models_own_limit():
