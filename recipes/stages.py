@@ -153,6 +153,11 @@ class GrpoStage(TrainingStage):
     """Drop training problems that share an 8-gram with a test problem."""
     search_disabled: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """With `search:`, the share of each group's rollouts that may not search (SAAS: 0.5)."""
+    fast: bool = True
+    """Train without padding and without rollouts that cannot change the gradient, which is the same; false is TRL's own
+    trainer."""
+    tokens_per_micro_batch: Count | None = None
+    """Of one forward and backward pass on one process, padding included; unset means chosen for the device."""
     trainer: GrpoTrainer = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -166,13 +171,19 @@ class GrpoStage(TrainingStage):
             wrong.append(
                 mistake(("trainer", "generation_batch_size"), "steps_per_generation sets it too; leave one out")
             )
+        if not self.fast and self.tokens_per_micro_batch is not None:
+            message = "TRL's own trainer counts rollouts; leave it out or set fast: true"
+            wrong.append(mistake(("tokens_per_micro_batch",), message))
         raise_all(wrong)
         return self
 
     @model_serializer(mode="wrap")
-    def _without_search(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A stage that disables no search stays what it was before there were any: same file, same hash.
-        return {key: value for key, value in write(self).items() if key != "search_disabled" or value}
+    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A stage that sets none of them stays what it was before there were any: same file, same hash.
+        unset = {"search_disabled": 0.0, "fast": True, "tokens_per_micro_batch": None}
+        return {
+            key: value for key, value in write(self).items() if key not in unset or getattr(self, key) != unset[key]
+        }
 
 
 class EvalStage(BaseStage):

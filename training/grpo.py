@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
@@ -16,6 +18,7 @@ from laconic.data_gen.retrievers import open_for
 from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.inference.engines.loading import eos_ids
 from laconic.recipes.entry import Opened, run_stage
+from laconic.recipes.stages import GrpoStage
 from laconic.rewards.errors import LaunchError
 from laconic.rewards.records import Problem
 from laconic.training import session
@@ -30,6 +33,7 @@ from laconic.training.rollouts import SampledRollouts, applicable
 from laconic.training.rows import prompt_dataset
 from laconic.training.search_columns import check_columns, searched_problem
 from laconic.training.search_health import SearchHealth
+from laconic.training.trainer import LaconicGRPOTrainer
 from laconic.training.vllm_episodes import VllmEpisodes
 from laconic.training.vllm_server import server_address
 
@@ -55,7 +59,7 @@ def main(opened: Opened) -> dict[str, Any]:
     rewards = [RewardAdapter(spec.entry, scorer, log_raw=at == 0) for at, spec in enumerate(config.rewards)]
     searching = opened.stage.search is not None
     with _rollouts(opened, arguments, scorer) as rollouts:
-        trainer = GRPOTrainer(
+        trainer = _trainer(config)(
             model=opened.model_dir(),
             reward_funcs=rewards,
             args=arguments,
@@ -77,6 +81,12 @@ def main(opened: Opened) -> dict[str, Any]:
         return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
 
 
+def _trainer(config: GrpoStage) -> Callable[..., GRPOTrainer]:
+    if config.fast:
+        return partial(LaconicGRPOTrainer, tokens_per_micro_batch=config.tokens_per_micro_batch)
+    return GRPOTrainer
+
+
 def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> AbstractContextManager[Any]:
     """What TRL gets as its rollout function; None leaves its own generation in place."""
     stage = opened.stage
@@ -87,9 +97,9 @@ def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> Abs
             "search episodes are run by Laconic's own engine, which this stage's trainer or launch leaves out",
             cure="set use_vllm, or leave out FSDP and the sampling settings that only TRL's generation has",
         )
+    episodes = VllmEpisodes if arguments.use_vllm else SampledEpisodes
     disabled = stage.config.search_disabled
     given = {"search": stage.search, "seed": arguments.seed, "disabled": disabled, "columns": scorer.columns}
-    episodes = VllmEpisodes if arguments.use_vllm else SampledEpisodes
     return closing(episodes(open_for(opened), **given))
 
 

@@ -1,0 +1,174 @@
+"""GRPO on rollouts that do not depend on the model, so that two trainers can be compared gradient by gradient.
+
+torchrun --nproc_per_node 2 fixed_rollouts.py MODEL OUT CASE ... writes OUT/<rank>.json.
+"""
+
+import json
+import os
+import random
+import sys
+import zlib
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from laconic.inference.engines.loading import load_model
+from laconic.recipes.model_spec import ScratchModel
+from laconic.training.scratch import build, symbolic_tokenizer
+from laconic.training.trainer import LaconicGRPOTrainer
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+SYMBOLS = [str(number) for number in range(30)]
+GROUP, LIMIT = 4, 48
+CASES = {
+    "grpo": {"loss_type": "grpo"},
+    "dapo": {"loss_type": "dapo", "num_iterations": 2},
+    "bnpo": {"loss_type": "bnpo", "env_mask": True},
+    "one": {"loss_type": "bnpo", "reward": "one_of_all"},
+    "kl": {"loss_type": "dr_grpo", "beta": 0.1, "env_mask": True, "num_iterations": 2},
+}
+"""For two processes."""
+
+
+def make_model(folder):
+    """A random decoder whose next tokens are not all equally likely."""
+    build(
+        ScratchModel(hidden_size=32, layers=2, heads=2, max_length=128),
+        symbolic_tokenizer(SYMBOLS),
+        seed=0,
+        folder=Path(folder),
+    )
+    return Path(folder)
+
+
+class Notes(TrainerCallback):
+    """The whole gradient of every optimiser step."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        if not args.deepspeed_plugin:
+            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+            self.gradients.append(torch.cat([part.flatten().double() for part in parts]))
+
+    # DeepSpeed has cut the gradient into shards and forgotten it by then; without momentum the weights tell.
+    def on_step_begin(self, args, state, control, model=None, **_):
+        if args.deepspeed_plugin:
+            self._before = _weights(model)
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if args.deepspeed_plugin:
+            self.gradients.append((self._before - _weights(model)) / args.learning_rate)
+
+
+def _weights(model):
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+    parameters = list(model.parameters())
+    with GatheredParameters(parameters, enabled=hasattr(parameters[0], "ds_id")):
+        return torch.cat([parameter.detach().flatten().double() for parameter in parameters])
+
+
+def rollouts(*, env_mask):
+    """A `rollout_func`: lengths are log-normal; which prompt and which place in its group decide on everything."""
+
+    def roll(prompts, trainer):
+        first = trainer.accelerator.process_index * len(prompts)
+        tokenizer = trainer.processing_class
+        eos_id = tokenizer.eos_token_id
+        drawn = [_completion(prompt, (first + row) % GROUP, eos_id) for row, prompt in enumerate(prompts)]
+        found = {
+            "prompt_ids": [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts],
+            "completion_ids": [ids for ids, _ in drawn],
+            "logprobs": None,
+        }
+        return found | ({"env_mask": [mask for _, mask in drawn]} if env_mask else {})
+
+    return roll
+
+
+def _completion(prompt, place, eos_id):
+    rng = random.Random(zlib.crc32(f"{prompt}/{place}".encode()))
+    length = max(1, min(LIMIT, round(rng.lognormvariate(2.0, 0.8))))
+    ids = [rng.randrange(5, 30) for _ in range(length)]
+    if length < LIMIT:
+        ids[-1] = eos_id
+    return ids, [int(place < 2 or at == 0 or rng.random() < 0.7) for at in range(length)]
+
+
+def reward(completion_ids, number, **_):
+    """Every fourth group has no signal."""
+    return [0.7 if one % 4 == 0 else sum(ids) % 7 / 7 for one, ids in zip(number, completion_ids, strict=True)]
+
+
+def one_of_all(prompts, trainer_state, **_):
+    """Only the first process has a group with signal."""
+    return [float(PartialState().process_index == 0 and at == 0) for at in range(len(prompts))]
+
+
+def trained(kind, model, out, *, env_mask=False, prompts=8, processes=1, reward="reward", given=None, **settings):
+    """A trainer that has trained, and its gradients."""
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(SYMBOLS, k=rng.randrange(2, 12))) for _ in range(prompts)]
+    defaults = {
+        "max_steps": 2,
+        "learning_rate": 0.5,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": 8 // processes,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "gradient_checkpointing": False,
+    }
+    arguments = GRPOConfig(
+        output_dir=str(out),
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        num_generations=GROUP,
+        max_completion_length=LIMIT,
+        **(defaults | settings),
+    )
+    notes = Notes()
+    loaded, tokenizer = load_model(str(model), device="cpu", dtype="float32")
+    trainer = kind(
+        loaded,
+        reward_funcs=globals()[reward],
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{"prompt": text, "number": at} for at, text in enumerate(texts)]),
+        rollout_func=rollouts(env_mask=env_mask),
+        callbacks=[notes],
+        **(given or {}),
+    )
+    trainer.train()
+    return trainer, notes.gradients
+
+
+def difference(ours, theirs):
+    """Relative to the size of TRL's, the largest of all steps."""
+    assert len(ours) == len(theirs)
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
+
+
+if __name__ == "__main__":
+    model, out = map(Path, sys.argv[1:3])
+    found = {}
+    for name in sys.argv[3:]:
+        case = CASES[name]
+        ours, gradients = trained(
+            LaconicGRPOTrainer, model, out, processes=2, given={"tokens_per_micro_batch": 96}, **case
+        )
+        theirs, expected = trained(GRPOTrainer, model, out, processes=2, **case)
+        found[name] = {"difference": difference(gradients, expected), "logs": ours.state.log_history}
+    rank = ours.accelerator.process_index
+    (out / f"{rank}.json").write_text(json.dumps(found))

@@ -1,0 +1,208 @@
+"""LaconicGRPOTrainer trains with TRL's gradients, whatever it leaves out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from trl import GRPOTrainer
+
+from laconic.recipes.stages import GrpoStage
+from laconic.training import grpo
+from laconic.training.trainer import LaconicGRPOTrainer
+
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).parent / "child"
+SMALL = {"tokens_per_micro_batch": 96}
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """The module with the rollouts that do not depend on the model."""
+    sys.path.insert(0, str(CHILD))
+    import fixed_rollouts
+
+    return fixed_rollouts
+
+
+@pytest.fixture(scope="module")
+def model(fixed, tmp_path_factory):
+    """A small random model."""
+    return fixed.make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def both(fixed, model, tmp_path):
+    """Train with both trainers; returns ours, TRL's, and how far the gradients are apart."""
+
+    def train(given=SMALL, **case):
+        ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **case)
+        theirs, expected = fixed.trained(GRPOTrainer, model, tmp_path, **case)
+        assert all(gradient.norm() > 0.01 for gradient in expected)
+        return ours, theirs, fixed.difference(gradients, expected)
+
+    return train
+
+
+def test_every_loss_of_trl_is_known(fixed):
+    from trl import GRPOConfig
+
+    said = GRPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
+    assert all(f"'{loss}'" in said for loss in LOSSES)
+    from laconic.training import loss_shares
+
+    assert set(LOSSES) == loss_shares.LOSSES
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["masked, twice", "KL, once"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient(both, loss, masked):
+    case = {"env_mask": True, "num_iterations": 2} if masked else {"beta": 0.1}
+    ours, theirs, apart = both(loss_type=loss, **case)
+    assert apart < 1e-5
+    mine, reference = (trainer.state.log_history[1] for trainer in (ours, theirs))
+    silent = sum(advantage == 0 for advantage in theirs._logs["advantages"])
+    assert silent >= 4
+    # With a divergence every rollout counts.
+    assert mine["rollouts/skipped"] == (silent if masked else 0)
+    assert mine["micro_batches/count"] > 2
+    assert mine["loss"] == pytest.approx(reference["loss"], rel=1e-4, abs=1e-6)
+    assert mine.get("num_tokens") == reference.get("num_tokens")
+    if not masked:
+        assert mine["kl"] == pytest.approx(reference["kl"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"loss_type": "dapo"},
+        {"loss_type": "dapo", "env_mask": True, "num_iterations": 2, "beta": 0.1},
+        {"loss_type": "luspo", "importance_sampling_level": "sequence", "num_iterations": 2, "epsilon": 1.0},
+        {"loss_type": "grpo", "delta": 1.5, "num_iterations": 2, "use_bias_correction_kl": True, "beta": 0.1},
+        {"loss_type": "dapo", "entropy_coef": 0.05, "env_mask": True},
+        {"loss_type": "grpo", "use_adaptive_entropy": True, "entropy_coef": 0.01, "entropy_target": 5.0},
+        # Three generations within one optimiser step, and one generation for two.
+        {"loss_type": "dapo", "steps_per_generation": 1, "num_iterations": 2, "gradient_accumulation_steps": 3},
+        {"loss_type": "dapo", "steps_per_generation": 4},
+        {"loss_type": "dapo", "mask_truncated_completions": True, "env_mask": True},
+        {"loss_type": "dapo", "off_policy_mask_threshold": 1e-4, "num_iterations": 2},
+        {"loss_type": "dr_grpo", "scale_rewards": "none", "pad_to_multiple_of": 8},
+        {"loss_type": "dr_grpo", "scale_rewards": "batch", "gradient_checkpointing": True},
+    ],
+    ids=lambda case: "-".join(map(str, case)),
+)
+def test_gradient_with(both, case):
+    ours, _, apart = both(**case)
+    assert ours.reason_for_trl is None
+    assert apart < 1e-5
+
+
+def test_metrics_of_one_micro_batch_are_trls(both):
+    # Nothing is cut, so the means need no other weights; `kl` keeps every rollout.
+    given = {"tokens_per_micro_batch": 10**6}
+    ours, theirs, _ = both(given=given, gradient_accumulation_steps=1, num_iterations=2, beta=0.1, epsilon=0.01)
+    for mine, reference in zip(ours.state.log_history, theirs.state.log_history, strict=True):
+        assert mine.pop("rollouts/skipped", 0) == 0
+        assert mine.pop("micro_batches/count", 1) == 1
+        assert 0 < mine.pop("micro_batches/padding", 0.5) < 1
+        spent = {name: mine.pop(name) for name in list(mine) if name.startswith("seconds/")}
+        if "step_time" in mine:
+            assert {name.partition("/")[2] for name in spent} >= {"train", "wait", "optimiser"}
+            assert 0 < sum(spent.values()) - spent["seconds/optimiser"] <= mine["step_time"]
+        assert set(mine) == set(reference)
+        for name in set(mine) - {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}:
+            assert mine[name] == pytest.approx(reference[name], rel=1e-4, abs=1e-6), name
+    assert ours.state.log_history[1]["clip_ratio/region_mean"] > 0
+
+
+def test_a_threshold_over_all_tokens_is_left_to_trl(both):
+    ours, _, apart = both(top_entropy_quantile=0.5)
+    assert apart == 0
+    assert "top_entropy_quantile" in ours.reason_for_trl
+    assert "rollouts/skipped" not in ours.state.log_history[0]
+
+
+def test_a_step_without_any_signal_moves_the_optimiser(fixed, model, tmp_path, monkeypatch):
+    """Adam goes on with its momentum, and weights decay."""
+    monkeypatch.setattr(fixed, "reward", _signal_once())
+    settings = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-3}
+    start = load_file(model / "model.safetensors")
+    ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=SMALL, **settings)
+    monkeypatch.setattr(fixed, "reward", _signal_once())
+    theirs, _ = fixed.trained(GRPOTrainer, model, tmp_path, **settings)
+    assert gradients[0].norm() > 0
+    assert gradients[1].norm() == 0
+    assert [row["rollouts/skipped"] for row in ours.state.log_history[:2]] == [0, 16]
+    moved = apart = 0.0
+    for (name, mine), other in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
+        moved += (other - start[name]).square().sum().item()
+        apart += (other - mine).square().sum().item()
+    assert apart < 1e-4 * moved
+
+
+def _signal_once():
+    calls = []
+
+    def reward(completion_ids, **_):
+        calls.append(1)
+        return [float(at % 2) * (len(calls) == 1) for at in range(len(completion_ids))]
+
+    return reward
+
+
+def test_recipes_use_it_unless_they_say_otherwise():
+    stage = {"kind": "grpo", "rewards": [{"name": "accuracy"}]}
+    usual, small, off = (GrpoStage(**stage, **keys) for keys in ({}, {"tokens_per_micro_batch": 99}, {"fast": False}))
+    assert grpo._trainer(usual).func is grpo._trainer(small).func is LaconicGRPOTrainer
+    assert grpo._trainer(small).keywords == {"tokens_per_micro_batch": 99}
+    assert grpo._trainer(off) is GRPOTrainer
+    # What a stage does not say is not in its hash.
+    assert not {"fast", "tokens_per_micro_batch"} & set(usual.model_dump())
+    assert off.model_dump()["fast"] is False
+    with pytest.raises(ValidationError, match="TRL's own trainer counts rollouts"):
+        GrpoStage(**stage, fast=False, tokens_per_micro_batch=99)
+
+
+def launched(command, model, folder, *cases, **environ):
+    quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(CHILD)}
+    script = [str(CHILD / "fixed_rollouts.py"), str(model), str(folder), *cases]
+    process = subprocess.run(
+        [sys.executable, "-m", *command, *script],
+        env=os.environ | quiet | environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-6000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.distributed
+def test_gradient_on_two_ranks(model, tmp_path):
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ranks = launched(torchrun, model, tmp_path, "grpo", "dapo", "bnpo", "kl", "one", ACCELERATE_USE_CPU="true")
+    for found in ranks:
+        assert all(case["difference"] < 1e-5 for case in found.values())
+    first, second = ({name: case["logs"][0] for name, case in found.items()} for found in ranks)
+    for name, mine in first.items():
+        assert mine["rollouts/skipped"] == second[name]["rollouts/skipped"]
+        assert mine["micro_batches/count"] == second[name]["micro_batches/count"]
+    assert first["grpo"]["rollouts/skipped"] > 0
+    # All the signal lies on one rank, and here ranks keep their rollouts: the other makes as many empty passes.
+    assert first["one"]["rollouts/skipped"] == 12
+    assert first["one"]["micro_batches/count"] >= 1
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("zero", [2, 3])
+def test_gradient_with_deepspeed(model, tmp_path, zero):
+    profile = str(ROOT / "launch" / "profiles" / f"zero{zero}.yaml")
+    command = ["accelerate.commands.launch", "--config_file", profile, "--num_processes", "2"]
+    ranks = launched([*command, "--mixed_precision", "no"], model, tmp_path, "dapo", DS_ACCELERATOR="cpu")
+    for found in ranks:
+        assert all(case["difference"] < 1e-5 for case in found.values())

@@ -1,0 +1,118 @@
+"""Which rollouts share a forward pass: sorted by length, under a token budget, the same number on every process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+Batch: TypeAlias = dict[str, Any]
+"""Rollouts as TRL keeps them: prompts padded on the left, everything per completion token on the right."""
+Size: TypeAlias = tuple[int, int]
+"""Tokens of a rollout's prompt and of its completion."""
+Rounds: TypeAlias = list[list[list[int]]]
+"""By round and process: the rows of one micro-batch. Some may be empty, none is missing."""
+
+PER_ROUND = 1 / 8
+"""What a forward and backward pass costs however little is in it, in budgets of tokens."""
+BUSY = 2048
+"""Tokens of a micro-batch that keep any device busy."""
+PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
+
+
+def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int) -> Rounds:
+    """Deal rollouts out so that in every round each process has a micro-batch of about the same size.
+
+    Rollouts are sorted by length and cut where that costs the fewest tokens, padding included, when every round costs
+    an eighth of the budget besides. A micro-batch holds at most `budget` tokens unless a single rollout has more.
+
+    Args:
+        sizes: Of each rollout.
+        processes: Over which they are dealt out.
+        budget: Tokens of one micro-batch, padding included.
+    """
+    order = sorted(range(len(sizes)), key=lambda row: (-sum(sizes[row]), -sizes[row][1], row))
+    cuts = _cuts(np.array([sizes[row] for row in order]).reshape(-1, 2), processes, budget)
+    return [[order[start + process : end : processes] for process in range(processes)] for start, end in pairwise(cuts)]
+
+
+def default_budget(own: int, device: torch.device) -> int:
+    """Tokens of a micro-batch where nothing is said: half of TRL's, within what keeps a device busy.
+
+    Args:
+        own: Tokens of TRL's micro-batch if all its rollouts were the longest.
+        device: That trains; on CPU a small micro-batch is the fastest, as its activations stay in the caches.
+    """
+    most = BUSY if device.type == "cpu" else 4 * BUSY
+    return min(own, max(BUSY, min(most, own // 2)))
+
+
+def plan_apart(sizes: Sequence[Sequence[Size]], *, budget: int) -> Rounds:
+    """The same where every process keeps its own rollouts; row numbers count within a process.
+
+    Args:
+        sizes: By process, of each rollout.
+        budget: Tokens of one micro-batch.
+    """
+    plans = [plan_rounds(own, processes=1, budget=budget) for own in sizes]
+    rounds = max(map(len, plans))
+    return [[plan[at][0] if at < len(plan) else [] for plan in plans] for at in range(rounds)]
+
+
+def _cuts(sizes: np.ndarray, processes: int, budget: int) -> list[int]:
+    """Where rounds begin and end, by the costs of what is left, from the last rollout backwards."""
+    count, totals = len(sizes), sizes.sum(1)
+    least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
+    for start in reversed(range(count)):
+        most = processes * max(1, budget // max(1, int(totals[start])))
+        tokens = np.maximum.accumulate(sizes[start : start + most]).sum(1)
+        rows = -(-np.arange(1, len(tokens) + 1) // processes)
+        cost = rows * tokens + budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
+        cost[(rows > 1) & (rows * tokens > budget)] = np.inf
+        ends[start] = start + 1 + int(cost.argmin())
+        least[start] = cost.min()
+    cuts = [0]
+    while cuts[-1] < count:
+        cuts.append(int(ends[cuts[-1]]))
+    return cuts
+
+
+def select(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some rows of a batch; what is not per row stays."""
+    index = torch.tensor(rows, dtype=torch.long)
+    return {
+        name: field[index.to(field.device)] if isinstance(field, torch.Tensor) and field.ndim else field
+        for name, field in batch.items()
+    }
+
+
+def trimmed(batch: Batch, size: Size) -> Batch:
+    """Without the columns that are padding in every row.
+
+    Args:
+        batch: Rollouts.
+        size: Columns to keep of prompts and of completions.
+    """
+    prompt, completion = size
+    columns = batch["completion_ids"].size(1)
+    found = {}
+    for name, field in batch.items():
+        per_token = isinstance(field, torch.Tensor) and field.ndim == 2 and field.size(1) == columns
+        if name in PROMPT_FIELDS:
+            field = field[:, -prompt:]
+        elif per_token:
+            field = field[:, :completion]
+        found[name] = field
+    return found
+
+
+def width(sizes: Sequence[Size], *, multiple: int | None = None) -> Size:
+    """The columns that some rollouts need, at least one each; each rounded up to a multiple if one is given."""
+    prompt = max(1, *(size[0] for size in sizes), 1)
+    completion = max(1, *(size[1] for size in sizes), 1)
+    if multiple is None:
+        return prompt, completion
+    return -(-prompt // multiple) * multiple, -(-completion // multiple) * multiple

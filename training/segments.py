@@ -1,0 +1,201 @@
+"""The rollouts of an optimiser step as micro-batches: what can be left out, and which process takes which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from laconic.training.loss_shares import loss_weight, token_share
+from laconic.training.micro_batches import (
+    PROMPT_FIELDS,
+    Batch,
+    Rounds,
+    Size,
+    default_budget,
+    plan_apart,
+    plan_rounds,
+    select,
+    trimmed,
+    width,
+)
+
+
+class MicroBatch(dict[str, Any]):
+    """Rollouts of one forward and backward pass.
+
+    Attributes:
+        weight: What TRL's loss of them is multiplied by.
+        bonus_weight: The same for TRL's entropy bonus, always a mean over tokens.
+        held: Tokens in it, without padding.
+        rows: On all processes together in this round, stand-ins included.
+        tokens: The same of tokens in the loss.
+    """
+
+    def __init__(self, fields: Batch, *, weight: float, bonus_weight: float, held: int, rows: int, tokens: int) -> None:
+        super().__init__(fields)
+        self.weight, self.bonus_weight = weight, bonus_weight
+        self.held, self.rows, self.tokens = held, rows, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a rollout on every process."""
+
+    size: Size
+    tokens: int
+    """In the loss."""
+    signal: bool
+    """Whether it can change the gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rollouts are laid out.
+
+    Attributes:
+        loss_type: TRL's name of the loss.
+        batch_rows: Rollouts of TRL's micro-batch.
+        budget: Tokens of one forward pass, padding included; None stands for `default_budget`.
+        keep_all: No rollout is left out for having an advantage of zero.
+        balanced: Processes exchange rollouts, so that each has as much work.
+        multiple: Widths are multiples of this.
+    """
+
+    loss_type: str
+    batch_rows: int
+    budget: int | None
+    keep_all: bool
+    balanced: bool
+    multiple: int | None = None
+
+
+class Segment:
+    """Rollouts whose loss has one denominator; built by all processes at once.
+
+    Args:
+        batch: This process's rollouts, as many as on every other process.
+        layout: How they are laid out.
+        accelerator: Knows the other processes.
+    """
+
+    def __init__(self, batch: Batch, layout: Layout, accelerator: Accelerator) -> None:
+        self.layout, self.processes = layout, accelerator.num_processes
+        self.table = _table(batch, accelerator, keep_all=layout.keep_all)
+        per_process = len(self.table) // self.processes
+        first = accelerator.process_index * per_process
+        self.own_tokens = sum(row.tokens for row in self.table[first : first + per_process])
+        self._stand_in, self._device = _stand_in(batch), accelerator.device
+        self.rounds = self._plan(per_process)
+        mine = [chosen[accelerator.process_index] for chosen in self.rounds]
+        if layout.balanced and self.processes > 1:
+            self._batch = exchange(batch, [row for rows in mine for row in rows], accelerator)
+            ends = torch.tensor([0, *map(len, mine)]).cumsum(0).tolist()
+            self._places = [list(range(start, end)) for start, end in pairwise(ends)]
+        else:
+            self._batch = batch
+            self._places = [[row - first for row in rows] for rows in mine]
+        self._mine = mine
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    @property
+    def skipped(self) -> int:
+        """Rollouts left out, on all processes."""
+        return sum(not row.signal for row in self.table)
+
+    def add_empty_round(self) -> None:
+        """A round of stand-ins, where no rollout changes the gradient: the optimiser makes its step all the same."""
+        self.rounds.append([[] for _ in range(self.processes)])
+        self._mine.append([])
+        self._places.append([])
+
+    def micro_batch(self, at: int) -> MicroBatch:
+        """This process's part of a round."""
+        layout, rows = self.layout, [self.table[row] for row in self._mine[at]]
+        everyone = [[self.table[row] for row in chosen] for chosen in self.rounds[at]]
+        facts = {
+            "held": sum(sum(row.size) for row in rows),
+            "rows": sum(max(1, len(chosen)) for chosen in everyone),
+            "tokens": sum(row.tokens for chosen in everyone for row in chosen),
+        }
+        if not rows:
+            return MicroBatch(self._stand_in, weight=0.0, bonus_weight=0.0, **facts)
+        tokens = sum(row.tokens for row in rows)
+        size = width([row.size for row in rows], multiple=layout.multiple)
+        weight = loss_weight(
+            layout.loss_type,
+            rows=len(rows),
+            tokens=tokens,
+            of_rows=layout.batch_rows,
+            of_tokens=self.own_tokens,
+        )
+        fields = trimmed(select(self._batch, self._places[at]), size)
+        return MicroBatch(fields, weight=weight, bonus_weight=token_share(tokens, self.own_tokens), **facts)
+
+    def _plan(self, per_process: int) -> Rounds:
+        longest = sum(width([row.size for row in self.table]))
+        budget = self.layout.budget or default_budget(self.layout.batch_rows * longest, self._device)
+        kept = [number for number, row in enumerate(self.table) if row.signal]
+        if self.layout.balanced or self.processes == 1:
+            sizes = [self.table[number].size for number in kept]
+            rounds = plan_rounds(sizes, processes=self.processes, budget=budget)
+            return [[[kept[place] for place in rows] for rows in chosen] for chosen in rounds]
+        own = [[number for number in kept if number // per_process == process] for process in range(self.processes)]
+        rounds = plan_apart([[self.table[number].size for number in rows] for rows in own], budget=budget)
+        return [[[own[process][place] for place in rows] for process, rows in enumerate(chosen)] for chosen in rounds]
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """Micro-batches of one generation as one."""
+    if len(batches) == 1:
+        return batches[0]
+    return {
+        name: torch.cat([batch[name] for batch in batches]) if field.ndim else field
+        for name, field in batches[0].items()
+    }
+
+
+def exchange(batch: Batch, rows: Sequence[int], accelerator: Accelerator) -> Batch:
+    """Rows of all processes, numbered one process after the other; every process asks for its own.
+
+    Args:
+        batch: This process's rollouts.
+        rows: The ones it will have.
+        accelerator: Knows the other processes.
+    """
+    everything = {}
+    for name, field in batch.items():
+        if field.ndim == 2:
+            # Every process has padded to its own longest.
+            field = accelerator.pad_across_processes(field, dim=1, pad_first=name in PROMPT_FIELDS)
+        everything[name] = accelerator.gather(field.contiguous()) if field.ndim else field
+    return select(everything, rows)
+
+
+def _table(batch: Batch, accelerator: Accelerator, *, keep_all: bool) -> list[Row]:
+    """Every rollout of every process."""
+    mask = batch["completion_mask"]
+    tokens = (mask * batch["tool_mask"] if "tool_mask" in batch else mask).sum(1)
+    signal = tokens > 0
+    if not keep_all:
+        signal = signal & (batch["advantages"] != 0).view(len(mask), -1).any(1)
+    facts = torch.stack([batch["prompt_mask"].sum(1), mask.sum(1), tokens, signal.long()], dim=1)
+    gathered = accelerator.gather(facts.long()).tolist()
+    return [Row((prompt, completion), count, bool(some)) for prompt, completion, count, some in gathered]
+
+
+def _stand_in(batch: Batch) -> Batch:
+    """A rollout with nothing in the loss, for a process that has none left while others still train.
+
+    It takes part in everything that processes do together, and its gradient is zero.
+    """
+    prompt_tokens = batch["prompt_mask"].sum(1)
+    row = trimmed(select(batch, [int(prompt_tokens.argmin())]), (max(1, int(prompt_tokens.min())), 1))
+    silent = {name: torch.zeros_like(field) for name, field in row.items() if field.is_floating_point() and field.ndim}
+    return row | silent | {"completion_mask": torch.zeros_like(row["completion_mask"])}
