@@ -1,29 +1,30 @@
-"""Write the quickstart's figures into README.md from the result files in bench/results.
+"""Write the measured figures into README.md and the guide on search agents from the result files in bench/results.
 
     python bench/readme_results.py
 
-Everything between the two markers in README.md comes from here, so no figure there lacks a file behind it.
+Everything between two markers in these documents comes from here, so no figure there lacks a file behind it.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from quickstart_seeds import verdict
+from provenance_line import provenance_line
+from quickstart_seeds import QUICKSTART, verdict
+from search_results import seeds_section
+from search_rewards import REWARDS, table_section
+from search_seeds import SEARCH
+from seeds import ROOT, Study
 
 from laconic.eval import policy_table
 from laconic.eval.headline import headline
 from laconic.eval.table import markdown_table
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
 POLICY_COLUMNS = (
     *("policy", "accuracy, %", "tokens", "tokens vs no policy", "accuracy vs no policy, points", "what it shows"),
     *("critical path", "probes and other", "discarded", "answered, %"),
 )
-BEGIN, END = "<!-- quickstart:begin -->", "<!-- quickstart:end -->"
 
 
 def section(results: dict[int, dict[str, Any]]) -> str:
@@ -31,7 +32,6 @@ def section(results: dict[int, dict[str, Any]]) -> str:
     shown = results[min(results)]
     return "\n".join(
         [
-            BEGIN,
             f"**Measured** (seed {min(results)}): {headline(shown).sentence}",
             "",
             "<picture>",
@@ -41,7 +41,7 @@ def section(results: dict[int, dict[str, Any]]) -> str:
             "",
             markdown_table(shown).strip(),
             "",
-            _provenance(shown),
+            provenance_line(shown, "make quickstart", f"quickstart_seed{min(results)}.json"),
             "",
             "The same claim, at most 60 % of the SFT checkpoint's tokens and accuracy not lower (one-sided, margin 1 "
             "point), for each seed:",
@@ -50,7 +50,6 @@ def section(results: dict[int, dict[str, Any]]) -> str:
             "| --- | --- | --- | --- | --- | --- |",
             *(_seed_row(seed, result) for seed, result in sorted(results.items())),
             *(_policies(shown) if "policies" in shown else ()),
-            END,
         ]
     )
 
@@ -88,22 +87,20 @@ def _seed_row(seed: int, results: dict[str, Any]) -> str:
     )
 
 
-def _provenance(results: dict[str, Any]) -> str:
-    facts = results["provenance"]
-    commit = facts["commit"]["hash"][:10] if facts["commit"] else "not under version control"
-    return (
-        f"Made by `make quickstart` at commit {commit} on {facts['hardware']['cpu']}, {facts['hardware']['cores']} "
-        f"cores; the file is `bench/results/quickstart_seed{facts['seed']}.json`."
-    )
+def place(document: Path, study: Study, lines: str) -> None:
+    """Put lines between a study's markers in a document."""
+    begin, end = f"<!-- {study.recipe}:begin -->", f"<!-- {study.recipe}:end -->"
+    before, found, rest = document.read_text().partition(begin)
+    if not found:
+        raise SystemExit(f"{document.name} has no {begin}")
+    document.write_text(f"{before}{begin}\n{lines}\n{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:
-    """Rewrite README.md in place."""
-    found = {int(path.stem.rpartition("seed")[2]): path for path in RESULTS.glob("quickstart_seed*.json")}
-    results = {seed: json.loads(path.read_text()) for seed, path in found.items()}
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    readme.write_text(before + section(results) + rest.partition(END)[2])
+    """Rewrite the documents in place."""
+    place(ROOT / "README.md", QUICKSTART, section(QUICKSTART.results()))
+    place(ROOT / "README.md", SEARCH, seeds_section(SEARCH.results()))
+    place(ROOT / "docs/guides/search-quickstart.md", REWARDS, table_section(REWARDS.results()))
 
 
 if __name__ == "__main__":
