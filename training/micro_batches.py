@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from laconic.recipes.arithmetic import micro_batch_tokens
+
 Batch: TypeAlias = dict[str, Any]
 """Rollouts as TRL keeps them: prompts padded on the left, everything per completion token on the right."""
 Size: TypeAlias = tuple[int, int]
@@ -18,8 +20,6 @@ Rounds: TypeAlias = list[list[list[int]]]
 
 PER_ROUND = 1 / 8
 """What a forward and backward pass costs however little is in it, in budgets of tokens."""
-BUSY = 2048
-"""Tokens of a micro-batch that keep any device busy."""
 PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
 
 
@@ -40,14 +40,13 @@ def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int) -> Rounds
 
 
 def default_budget(own: int, device: torch.device) -> int:
-    """Tokens of a micro-batch where nothing is said: half of TRL's, within what keeps a device busy.
+    """Tokens of a micro-batch where nothing is said (`recipes.arithmetic.micro_batch_tokens`).
 
     Args:
         own: Tokens of TRL's micro-batch if all its rollouts were the longest.
-        device: That trains; on CPU a small micro-batch is the fastest, as its activations stay in the caches.
+        device: That trains.
     """
-    most = BUSY if device.type == "cpu" else 4 * BUSY
-    return min(own, max(BUSY, min(most, own // 2)))
+    return micro_batch_tokens(own, on_cpu=device.type == "cpu")
 
 
 def plan_apart(sizes: Sequence[Sequence[Size]], *, budget: int) -> Rounds:

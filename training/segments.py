@@ -172,8 +172,9 @@ def exchange(batch: Batch, rows: Sequence[int], accelerator: Accelerator) -> Bat
     everything = {}
     for name, field in batch.items():
         if field.ndim == 2:
-            # Every process has padded to its own longest.
-            field = accelerator.pad_across_processes(field, dim=1, pad_first=name in PROMPT_FIELDS)
+            # Every process has padded to its own longest. TRL's vespo sums the logarithm of ratios over padding too.
+            pad = 1 if name == "importance_sampling_ratio" else 0
+            field = accelerator.pad_across_processes(field, dim=1, pad_index=pad, pad_first=name in PROMPT_FIELDS)
         everything[name] = accelerator.gather(field.contiguous()) if field.ndim else field
     return select(everything, rows)
 
@@ -193,9 +194,10 @@ def _table(batch: Batch, accelerator: Accelerator, *, keep_all: bool) -> list[Ro
 def _stand_in(batch: Batch) -> Batch:
     """A rollout with nothing in the loss, for a process that has none left while others still train.
 
-    It takes part in everything that processes do together, and its gradient is zero.
+    It takes part in everything that processes do together, and its gradient is zero. It is two tokens long: what has
+    one column TRL takes for one number per rollout, and looks at no mask.
     """
     prompt_tokens = batch["prompt_mask"].sum(1)
-    row = trimmed(select(batch, [int(prompt_tokens.argmin())]), (max(1, int(prompt_tokens.min())), 1))
+    row = trimmed(select(batch, [int(prompt_tokens.argmin())]), (max(1, int(prompt_tokens.min())), 2))
     silent = {name: torch.zeros_like(field) for name, field in row.items() if field.is_floating_point() and field.ndim}
     return row | silent | {"completion_mask": torch.zeros_like(row["completion_mask"])}

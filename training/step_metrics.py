@@ -12,6 +12,7 @@ from laconic.training.segments import MicroBatch, Segment
 Metrics: TypeAlias = dict[str, list[float]]
 
 _PER_ROW = frozenset({"vespo/phi_seq_mean"})
+_NO_MEANS = frozenset({"policy_loss", "entropy_coef"})
 
 
 def of_step(
@@ -30,7 +31,9 @@ def of_step(
     found: dict[str, list[tuple[MicroBatch, float]]] = defaultdict(list)
     for batch, metrics in parts:
         for name, values in metrics.items():
-            found[name] += [(batch, value) for value in values if not math.isnan(value)]
+            # A round of stand-ins says nothing about the policy; of what is clipped there is none in it.
+            says = batch.tokens > 0 or "clip" in name or name in _NO_MEANS
+            found[name] += [(batch, value) for value in values if says and not math.isnan(value)]
     every = [row for segment in segments for row in segment.table]
     skipped = sum(segment.skipped for segment in segments)
     totals = {"rows": len(every), "tokens": sum(row.tokens for row in every)}
@@ -38,8 +41,12 @@ def of_step(
         name: [_combined(name, values, totals, skipped, sequence_level)] for name, values in found.items() if values
     }
     if "policy_loss" in found:
-        # Not a mean: parts of a loss add up, as their gradients do.
-        combined["policy_loss"] = [sum(batch.weight * value for batch, value in found["policy_loss"]) / len(segments)]
+        # Not a mean: parts of a loss add up, as their gradients do. TRL's is a mean over processes already, whose
+        # parts have weights of their own and cannot be told apart again.
+        total = sum(batch.weight * value for batch, value in found["policy_loss"]) / len(segments)
+        combined["policy_loss"] = [total]
+        if segments[0].processes > 1:
+            del combined["policy_loss"]
     places = sum(batch["prompt_ids"].numel() + batch["completion_ids"].numel() for batch, _ in parts)
     held = sum(batch.held for batch, _ in parts)
     return combined | {
@@ -52,6 +59,8 @@ def of_step(
 def _combined(
     name: str, values: list[tuple[MicroBatch, float]], totals: dict[str, int], skipped: int, sequence_level: bool
 ) -> float:
+    if name == "entropy_coef":
+        return values[-1][1]
     if name.startswith("clip_ratio/low_min"):
         return min([value for _, value in values] + [0.0] * (skipped > 0))
     if name.startswith("clip_ratio/high_max"):

@@ -62,6 +62,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         **given: Any,
     ) -> None:
         super().__init__(*arguments, **given)
+        self._minds_padding = _minds_padding(self)
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.skip_without_signal, self.balance = skip_without_signal, balance
         self._step_batches: list[tuple[int, Batch]] = []
@@ -71,12 +72,19 @@ class LaconicGRPOTrainer(GRPOTrainer):
             logger.warning(f"trained in TRL's own way, with padding and without leaving out: {self.reason_for_trl}")
         self.add_callback(OptimiserSeconds(self))
 
+    def train(self, *arguments: Any, **given: Any) -> Any:
+        """Train; what an earlier, broken off training has put aside is forgotten, as its gradients are."""
+        self._step_batches.clear()
+        return super().train(*arguments, **given)
+
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Put TRL's micro-batch off, or with the last one of an optimiser step train them all; returns their loss."""
         if self.reason_for_trl is not None:
             return super().training_step(model, inputs, num_items_in_batch)
         started = time.perf_counter()
         model.train()  # `_prepare_inputs` looks whether this is training
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()  # one without a schedule samples from other weights after an evaluation
         generation = self._step // self.args.steps_per_generation
         self._step_batches.append((generation, self._prepare_inputs(inputs)))
         last = self.accelerator.sync_gradients
@@ -115,7 +123,8 @@ class LaconicGRPOTrainer(GRPOTrainer):
         """The step's rollouts, in parts that share a denominator."""
         layout = Layout(
             loss_type=self.loss_type,
-            batch_rows=self.args.per_device_train_batch_size,
+            # TRL's mean is over the rows it has, which `split_batches` makes fewer.
+            batch_rows=len(self._step_batches[0][1]["prompt_ids"]),
             budget=self.tokens_per_micro_batch,
             keep_all=not self.skip_without_signal or self.beta != 0.0 or self._entropy_bonus_enabled,
             balanced=self.balance and not self._own_denominators,
@@ -204,6 +213,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         forward = super()._get_per_token_logps_and_entropies
         given = {"compute_entropy": compute_entropy, "compute_aux_loss": compute_aux_loss}
         special = compute_aux_loss or any(value is not None for value in images.values()) or _cuts_sequences(self)
+        special = special or self._minds_padding
         if torch.is_grad_enabled() or special:
             found = forward(model, input_ids, attention_mask, logits_to_keep, batch_size, **given, **images)
             self._entropies = found[1] if self._entropy_bonus_enabled and self.reason_for_trl is None else None
@@ -226,6 +236,24 @@ def _cuts_sequences(trainer: GRPOTrainer) -> bool:
     return parallel is not None and (parallel.cp_enabled or parallel.sp_enabled)
 
 
+def _steps_within_backward(trainer: GRPOTrainer) -> bool:
+    name = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    return name.endswith(("layerwise", "lomo"))
+
+
+def _minds_padding(trainer: GRPOTrainer) -> bool:
+    """Whether a model computes something else where padding is cut.
+
+    TRL gives no positions, so they are numbered with the padding on the left. Rotary embeddings see differences alone,
+    but for those that go by the length of the sequence; learned positions do not.
+    """
+    rope = getattr(trainer.model.config.get_text_config(), "rope_parameters", None)
+    if not rope:
+        return True
+    kinds = [rope] if "rope_type" in rope else [kind for kind in rope.values() if isinstance(kind, dict)]
+    return any(kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
+
+
 def _reason_for_trl(trainer: GRPOTrainer) -> str | None:
     """Why a configuration is trained in TRL's own way; None where it is not."""
     reasons = {
@@ -235,6 +263,8 @@ def _reason_for_trl(trainer: GRPOTrainer) -> str | None:
         ),
         "a mixture of experts is balanced over the tokens of TRL's micro-batch": trainer.aux_loss_enabled,
         "a model with images": trainer._is_vlm,
+        "a model to which padding is not nothing (learned positions, rotations by length)": trainer._minds_padding,
+        "an optimiser that steps within the backward pass": _steps_within_backward(trainer),
         "context or sequence parallelism": _cuts_sequences(trainer),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

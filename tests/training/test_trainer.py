@@ -5,19 +5,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOTrainer
 
 from laconic.recipes.stages import GrpoStage
 from laconic.training import grpo
-from laconic.training.trainer import LaconicGRPOTrainer
+from laconic.training.trainer import LaconicGRPOTrainer, _steps_within_backward
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).parent / "child"
 SMALL = {"tokens_per_micro_batch": 96}
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8} | {
+    "original_max_position_embeddings": 16
+}
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 
 
@@ -127,6 +132,32 @@ def test_a_threshold_over_all_tokens_is_left_to_trl(both):
     assert "rollouts/skipped" not in ours.state.log_history[0]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "special"),
+    [("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2}), ("phi3", {"rope_parameters": LONG, "pad_token_id": 0})],
+)
+def test_models_that_mind_padding_are_left_to_trl(fixed, tmp_path, architecture, special):
+    """Their function of a rollout changes with the padding before it, or with the longest one beside it."""
+    folder = fixed.make_model(tmp_path / "model")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": 128}
+    given = ({} if architecture == "gpt2" else sizes) | special
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = AutoConfig.for_model(architecture, vocab_size=vocabulary, bos_token_id=None, eos_token_id=1, **given)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    case = {"loss_type": "dapo", "num_iterations": 2, "learning_rate": 0.01}
+    ours, gradients = fixed.trained(LaconicGRPOTrainer, folder, tmp_path, given=SMALL, **case)
+    _, expected = fixed.trained(GRPOTrainer, folder, tmp_path, **case)
+    assert "padding is not nothing" in ours.reason_for_trl
+    assert fixed.difference(gradients, expected) == 0
+
+
+def test_optimisers_that_step_within_the_backward_pass_are_left_to_trl(model):
+    for optim, refused in (("lomo", True), ("galore_adamw_layerwise", True), ("adamw_torch", False)):
+        trainer = SimpleNamespace(args=SimpleNamespace(optim=optim))
+        assert _steps_within_backward(trainer) is refused
+
+
 def test_a_step_without_any_signal_moves_the_optimiser(fixed, model, tmp_path, monkeypatch):
     """Adam goes on with its momentum, and weights decay."""
     monkeypatch.setattr(fixed, "reward", _signal_once())
@@ -138,6 +169,9 @@ def test_a_step_without_any_signal_moves_the_optimiser(fixed, model, tmp_path, m
     assert gradients[0].norm() > 0
     assert gradients[1].norm() == 0
     assert [row["rollouts/skipped"] for row in ours.state.log_history[:2]] == [0, 16]
+    # What nobody measured is not logged as zero, which would read as a policy that repeats itself.
+    assert "entropy" in ours.state.log_history[0]
+    assert "entropy" not in ours.state.log_history[1]
     moved = apart = 0.0
     for (name, mine), other in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
         moved += (other - start[name]).square().sum().item()
@@ -185,7 +219,9 @@ def launched(command, model, folder, *cases, **environ):
 @pytest.mark.distributed
 def test_gradient_on_two_ranks(model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    ranks = launched(torchrun, model, tmp_path, "grpo", "dapo", "bnpo", "kl", "one", ACCELERATE_USE_CPU="true")
+    ranks = launched(
+        torchrun, model, tmp_path, "grpo", "dapo", "bnpo", "kl", "one", "ratio", "split", ACCELERATE_USE_CPU="true"
+    )
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
     first, second = ({name: case["logs"][0] for name, case in found.items()} for found in ranks)

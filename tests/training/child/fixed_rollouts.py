@@ -30,6 +30,8 @@ CASES = {
     "dapo": {"loss_type": "dapo", "num_iterations": 2},
     "bnpo": {"loss_type": "bnpo", "env_mask": True},
     "one": {"loss_type": "bnpo", "reward": "one_of_all"},
+    "ratio": {"loss_type": "vespo", "num_iterations": 2},
+    "split": {"loss_type": "grpo", "accelerator_config": {"split_batches": True}, "per_device_train_batch_size": 8},
     "kl": {"loss_type": "dr_grpo", "beta": 0.1, "env_mask": True, "num_iterations": 2},
 }
 """For two processes."""
@@ -154,6 +156,26 @@ def trained(kind, model, out, *, env_mask=False, prompts=8, processes=1, reward=
     return trainer, notes.gradients
 
 
+def with_ratio(kind):
+    """A trainer whose rollouts have ratios as TRL computes them for vLLM's: 1 where padding is."""
+
+    class Trainer(kind):
+        def _generate_and_score_completions(self, inputs):
+            found = super()._generate_and_score_completions(inputs)
+            mask = found["completion_mask"].float()
+            noise = torch.randn(mask.shape, generator=torch.Generator().manual_seed(int(found["completion_ids"].sum())))
+            return found | {"importance_sampling_ratio": torch.exp(0.1 * noise * mask)}
+
+        def _compute_loss(self, model, inputs):
+            self.use_vllm = True  # the loss then reads the ratio
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                self.use_vllm = False
+
+    return Trainer
+
+
 def difference(ours, theirs):
     """Relative to the size of TRL's, the largest of all steps."""
     assert len(ours) == len(theirs)
@@ -164,11 +186,11 @@ if __name__ == "__main__":
     model, out = map(Path, sys.argv[1:3])
     found = {}
     for name in sys.argv[3:]:
-        case = CASES[name]
-        ours, gradients = trained(
-            LaconicGRPOTrainer, model, out, processes=2, given={"tokens_per_micro_batch": 96}, **case
-        )
-        theirs, expected = trained(GRPOTrainer, model, out, processes=2, **case)
+        # Rollouts of both processes meet in one micro-batch where a ratio's padding matters.
+        case, budget = CASES[name], 100_000 if name == "ratio" else 96
+        mine, trls = map(with_ratio if name == "ratio" else lambda kind: kind, (LaconicGRPOTrainer, GRPOTrainer))
+        ours, gradients = trained(mine, model, out, processes=2, given={"tokens_per_micro_batch": budget}, **case)
+        theirs, expected = trained(trls, model, out, processes=2, **case)
         found[name] = {"difference": difference(gradients, expected), "logs": ours.state.log_history}
     rank = ours.accelerator.process_index
     (out / f"{rank}.json").write_text(json.dumps(found))
