@@ -12,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from laconic.eval import headline as wording
-from laconic.eval import policy_table, search_table
+from laconic.eval import policy_table, search_table, step_time
 from laconic.eval.examples import Example
 from laconic.eval.headline import Headline
+from laconic.eval.step_time import StepTime
 from laconic.eval.table import caption, number, subject, table_rows
 from laconic.eval.theme import LIGHT
 
@@ -56,6 +57,8 @@ def render(
     policies: Sequence[Picture],
     examples: Sequence[Example],
     searches: Sequence[Picture] = (),
+    steps: Sequence[StepTime] = (),
+    step_pictures: Sequence[Picture] = (),
 ) -> str:
     """Fill the template. All text from models and recipes is escaped.
 
@@ -68,6 +71,8 @@ def render(
         policies: Of the models under policies, one for each table.
         examples: Problems shown in full.
         searches: Of models that search.
+        steps: Where the seconds of training steps went.
+        step_pictures: Of the same.
     """
     header, cells = table_rows(results)
     models = list(dict.fromkeys(row["model"] for row in results["rows"]))
@@ -97,6 +102,10 @@ def render(
             policy_caption=policy_table.caption(results) if policies else "",
             examples=examples,
             searches=searches,
+            steps=steps,
+            step_table=step_time.table(steps),
+            step_note=step_time.NOTE,
+            step_pictures=step_pictures,
             search_tables=list(search_table.tables(results)),
             search_caption=search_table.caption(results) if searches else "",
             facts=results["provenance"],

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.eval import plots, policy_plot, policy_table, search_plot, search_table
+from laconic.eval import plots, policy_plot, policy_table, search_plot, search_table, step_time
 from laconic.eval.examples import choose
 from laconic.eval.gather import Evaluation, Run, Stage, gather
 from laconic.eval.headline import Headline, headline
@@ -62,6 +62,7 @@ def _files(run: Run) -> dict[str, str | bytes]:
     opening = headline(results)
     pictures, curves = list(_pictures(first, opening)), list(_curves(run.stages))
     policies, searches = list(policy_pictures(results)), list(search_pictures(results))
+    steps, step_pictures = step_time.step_times(run.stages), list(_step_pictures(run.stages))
     title = str(first.description.get("recipe", run.folder.name))
     page = render(
         title=title,
@@ -72,13 +73,17 @@ def _files(run: Run) -> dict[str, str | bytes]:
         policies=policies,
         examples=_examples(first, opening),
         searches=searches,
+        steps=steps,
+        step_pictures=step_pictures,
     )
     drawn = {
-        name: png for picture in (*pictures, *searches, *policies, *curves) for name, png in picture.files().items()
+        name: png
+        for picture in (*pictures, *searches, *policies, *curves, *step_pictures)
+        for name, png in picture.files().items()
     }
     return {
         "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": _markdown(title, opening, results, pictures, policies, searches),
+        "report.md": _markdown(title, opening, results, pictures, policies, searches, steps, step_pictures),
         "report.html": page,
         **drawn,
     }
@@ -173,6 +178,15 @@ def _curves(stages: Sequence[Stage]) -> Iterator[Picture]:
             yield Picture(f"training_{stage.name}", f"Training: {stage.name}", "", light, dark)
 
 
+def _step_pictures(stages: Sequence[Stage]) -> Iterator[Picture]:
+    for stage in stages:
+        if stage.kind == "grpo":
+            light, dark = (step_time.step_seconds(stage.metrics, theme) for theme in (LIGHT, DARK))
+            if light and dark:
+                note = "Moving average over a tenth of the run."
+                yield Picture(f"seconds_{stage.name}", f"Seconds of a step: {stage.name}", note, light, dark)
+
+
 def policy_pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
     """One picture for every model that was tried with policies."""
     for block in policy_table.blocks(results):
@@ -213,6 +227,8 @@ def _markdown(
     pictures: Sequence[Picture],
     policies: Sequence[Picture],
     searches: Sequence[Picture],
+    steps: Sequence[step_time.StepTime],
+    step_pictures: Sequence[Picture],
 ) -> str:
     facts = results["provenance"]
     images = images_of(pictures)
@@ -221,6 +237,8 @@ def _markdown(
         lines += ["## Searches", search_table.markdown(results), images_of(searches)]
     if policies:
         lines += ["## Policies", policy_table.markdown(results), images_of(policies)]
+    if steps:
+        lines += ["## Where the seconds of a step went", step_time.markdown(steps), images_of(step_pictures)]
     made = f"Made by `{facts['command']}` on {facts['date']}; more in `results.json` and `report.html`."
     return "\n\n".join(line for line in (*lines, made) if line) + "\n"
 

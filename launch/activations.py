@@ -47,13 +47,13 @@ def width(precision: Precision) -> int:
     return 4 if precision == "float32" else 2
 
 
-def layer_bytes(shape: Shape, precision: Precision, *, rows: int, length: int, padded: bool) -> int:
+def layer_bytes(shape: Shape, precision: Precision, *, rows: float, length: int, padded: bool) -> float:
     """Saved in one layer for the backward pass.
 
     Args:
         shape: Of the model.
         precision: Of the forward pass.
-        rows: Sequences.
+        rows: Sequences; shorter ones count by their share.
         length: Tokens of each, padding included.
         padded: With an attention mask: attention then keeps one number per pair of tokens, and keys and values once
             per query head. (Flash attention does neither.)
@@ -68,8 +68,8 @@ def layer_bytes(shape: Shape, precision: Precision, *, rows: int, length: int, p
 
 
 def activation_bytes(
-    shape: Shape, precision: Precision, *, rows: int, length: int, padded: bool, checkpointing: bool
-) -> int:
+    shape: Shape, precision: Precision, *, rows: float, length: int, padded: bool, checkpointing: bool
+) -> float:
     """Saved in all layers; with gradient checkpointing their inputs, and all of the layer that is computed again."""
     layer = layer_bytes(shape, precision, rows=rows, length=length, padded=padded)
     if not checkpointing:

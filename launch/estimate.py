@@ -13,7 +13,7 @@ from typing import Any
 from laconic.launch.activations import Precision, activation_bytes, cache_bytes, logit_bytes
 from laconic.launch.profiles import Profile
 from laconic.launch.shapes import Shape, pretrained_shape
-from laconic.recipes.arithmetic import BatchPlan
+from laconic.recipes.arithmetic import BatchPlan, micro_batch_tokens
 from laconic.recipes.model_spec import ModelSpec
 from laconic.recipes.problems_model import Problems
 from laconic.recipes.stages import DpoStage, GrpoStage, TrainingStage
@@ -152,17 +152,30 @@ def _reference(stage: TrainingStage, weights: float) -> float:
 def _activations(stage: TrainingStage, model: ModelSpec, shape: Shape, profile: Profile, batch: BatchPlan) -> float:
     """Of one micro-batch of the longest rows; both members of a preference pair are computed at once."""
     kind, length = precision(stage, model, profile), row_tokens(stage, model)
-    rows = batch.per_device * (2 if isinstance(stage, DpoStage) else 1)
+    tokens = _micro_batch(stage, length, profile, batch)
+    rows = tokens / length
     flash = "flash" in (model.attn_implementation or "")
     checkpointing = bool(stage.trainer.get("gradient_checkpointing", False))
     kept = activation_bytes(
         shape, kind, rows=rows, length=length, padded=rows > 1 and not flash, checkpointing=checkpointing
     )
     head = stage.lora is None
-    kept += logit_bytes(shape, kind, tokens=rows * length, fused=not profile.on_cpu, trains_head=head)
+    kept += logit_bytes(shape, kind, tokens=tokens, fused=not profile.on_cpu, trains_head=head)
     if kind == "mixed":
         kept += 2 * shape.parameters  # the weights once more, as autocast makes them
     return kept * (_HEAP if profile.on_cpu else 1.0)
+
+
+def _micro_batch(stage: TrainingStage, length: int, profile: Profile, batch: BatchPlan) -> int:
+    """The most tokens of one micro-batch, padding included; one row always fits.
+
+    A `fast` grpo stage fills a budget from all rollouts of the step instead of counting rows (`training.trainer`).
+    """
+    own = batch.per_device * length * (2 if isinstance(stage, DpoStage) else 1)
+    if not isinstance(stage, GrpoStage) or not stage.fast or setting(stage, "top_entropy_quantile") < 1:
+        return own
+    budget = stage.tokens_per_micro_batch or micro_batch_tokens(own, on_cpu=profile.on_cpu)
+    return max(length, min(budget, batch.rows_per_process * length))
 
 
 def _rollouts(stage: TrainingStage, model: ModelSpec, shape: Shape, profile: Profile, batch: BatchPlan) -> float:

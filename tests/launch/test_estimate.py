@@ -101,6 +101,34 @@ def test_rollouts_and_the_backward_pass_take_turns():
     assert memory(grpo(use_vllm=True)).rollouts == 0
 
 
+def fast(budget=None, profile="cpu", per_device=16, **trainer):
+    given = {"tokens_per_micro_batch": budget} if budget else {}
+    keys = {"kind": "grpo", "rewards": REWARDS, "trainer": {"max_completion_length": 1000} | trainer}
+    stage = GrpoStage.model_validate(keys | given)
+    slow = GrpoStage.model_validate(keys | {"fast": False})
+    return memory(stage, profile=profile, per_device=per_device), lambda rows: memory(
+        slow, profile=profile, per_device=rows
+    )
+
+
+def test_activations_of_fast_grpo_are_those_of_its_budget():
+    # Whole rows that fill the budget are as much as TRL's trainer needs for so many.
+    need, of_rows = fast(budget=3000, per_device=4, gradient_accumulation_steps=4)
+    assert need.activations == of_rows(3).activations < of_rows(4).activations
+    # A budget below one row holds one row; one above all rollouts of the step, here 4 of each process, holds them all.
+    assert fast(budget=10, per_device=4)[0].activations == of_rows(1).activations
+    assert fast(budget=10**6, per_device=4)[0].activations == of_rows(4).activations
+    # By default 2,048 tokens on a CPU and 8,000 of 16,000 on a GPU: parts of rows count by their share.
+    need, of_rows = fast()
+    assert of_rows(2).activations < need.activations < 1.04 * of_rows(2).activations
+    need, of_rows = fast(profile="ddp")
+    assert need.activations == of_rows(8).activations
+    # What TRL's own step trains has TRL's micro-batches.
+    need, of_rows = fast(top_entropy_quantile=0.5)
+    assert need.activations == of_rows(16).activations
+    assert need.rollouts == of_rows(16).rollouts
+
+
 def test_rows_are_cut_at_the_models_own_limit():
     assert row_tokens(sft(trainer={"max_length": 300}), HUB) == 300
     assert row_tokens(sft(trainer={"max_length": 300}), SCRATCH) == 128
