@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ from laconic.eval.provenance import provenance
 from laconic.eval.report import images_of, policy_pictures
 from laconic.eval.results import Settings
 from laconic.inference.engine import Sampling
-from laconic.inference.opening import Opened, open_engine
+from laconic.inference.opening import Opened, open_engine, open_named
 from laconic.inference.policies.choose import Choice, choice_of
 from laconic.inference.retrieval.batching import BatchingRetriever
 from laconic.inference.retrieval.opening import open_retriever
@@ -58,6 +58,8 @@ class Comparison:
     tokenizer: str | None
     retriever: str | None
     """Where policies search."""
+    engines: Mapping[str, str]
+    """The models of further engines, by the names under which policies ask them."""
     prices: Prices | None
 
     @classmethod
@@ -66,6 +68,7 @@ class Comparison:
         given: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         given |= {
             "retriever": given.get("retriever"),
+            "engines": {name: entry["model"] for name, entry in given.get("engines", {}).items()},
             "policies": tuple(choice_of(entry) for entry in given["policies"]),
             "sampling": Sampling(**given["sampling"]),
             "prices": Prices(**given["prices"]) if given["prices"] else None,
@@ -80,18 +83,21 @@ def compare(folder: Path) -> list[LaunchError]:
         What went wrong with single policies, which the results then leave out.
 
     Raises:
-        LaconicError: the model cannot be opened, a policy cannot work with it, or no policy at all did not fail.
+        LaconicError: a model cannot be opened, a policy cannot work with it, or no policy at all did not fail.
     """
     comparison, problems = Comparison.read(folder), list(read_problems(folder / "problems.jsonl"))
     if comparison.scorer is not None:
         _check_scorer(comparison.scorer, problems)
     opened = open_engine(comparison.model, server=comparison.server, tokenizer=comparison.tokenizer)
+    engines = open_named(comparison.engines, beside=opened)
     retriever = BatchingRetriever(open_retriever(comparison.retriever)) if comparison.retriever else None
+    questions = _questions(comparison, problems, engines, retriever)
     with asyncio.Runner() as runner:
         try:
-            asked, failed = _ask(comparison, opened, retriever, problems, folder, runner)
+            asked, failed = _ask(comparison, opened, questions, folder, runner)
         finally:
-            runner.run(opened.engine.aclose())
+            for engine in {each.engine for each in (opened, *engines.values())}:
+                runner.run(engine.aclose())
             if retriever is not None:
                 runner.run(retriever.aclose())
     results = {
@@ -104,6 +110,7 @@ def compare(folder: Path) -> list[LaunchError]:
             sampling={name: getattr(comparison.sampling, name) for name in Sampling.__slots__},
             seed=comparison.seed,
             scorer=comparison.scorer,
+            **({"engines": dict(comparison.engines)} if comparison.engines else {}),
         ),
     }
     _write(folder, comparison, results)
@@ -117,26 +124,30 @@ def _check_scorer(name: str, problems: Sequence[Problem]) -> None:
         make(problem)
 
 
-def _ask(
+def _questions(
     comparison: Comparison,
-    opened: Opened,
-    retriever: Retriever | None,
     problems: Sequence[Problem],
-    folder: Path,
-    runner: asyncio.Runner,
-) -> tuple[dict[str, list[Rollout]], list[LaunchError]]:
-    """Rollouts by label, no policy first, and the errors of policies that could not answer everything."""
-    scorer = find_scorer(comparison.scorer) if comparison.scorer else None
-    questions = Questions(
+    engines: Mapping[str, Opened],
+    retriever: Retriever | None,
+) -> Questions:
+    return Questions(
         problems=problems,
         sampling=comparison.sampling,
         samples=comparison.samples,
         seed=comparison.seed,
-        scorer=scorer,
+        scorer=find_scorer(comparison.scorer) if comparison.scorer else None,
+        engines={name: opened.engine for name, opened in engines.items()},
         retriever=retriever,
     )
+
+
+def _ask(
+    comparison: Comparison, opened: Opened, questions: Questions, folder: Path, runner: asyncio.Runner
+) -> tuple[dict[str, list[Rollout]], list[LaunchError]]:
+    """Rollouts by label, no policy first, and the errors of policies that could not answer everything."""
+    given = {"scorer": questions.scorer is not None, "retriever": questions.retriever is not None}
     for choice in comparison.policies:
-        check_choice(choice, opened.engine, scorer=scorer is not None, retriever=retriever is not None)
+        check_choice(choice, opened.engine, **given)
     asked, failed = {}, []
     for choice in (Choice("plain", label=NONE), *comparison.policies):
         path = folder / "rollouts" / f"{file_name(choice.label)}.jsonl"
@@ -170,9 +181,10 @@ def _write(folder: Path, comparison: Comparison, results: dict[str, Any]) -> Non
         for name, png in picture.files().items():
             (folder / name).write_bytes(png)
     facts = results["provenance"]
+    further = "".join(f", engine {name} `{model}`" for name, model in comparison.engines.items())
     lines = [
         f"# Policies of {comparison.name}",
-        f"Model `{comparison.model}`, problems `{comparison.source}`.",
+        f"Model `{comparison.model}`{further}, problems `{comparison.source}`.",
         policy_table.markdown(results),
         images_of(pictures),
         f"Made on {facts['date']}; more in `results.json`, every answer in `rollouts/`.",

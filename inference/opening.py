@@ -5,7 +5,7 @@ Loads torch, vLLM or httpx only when such an engine is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,6 +100,26 @@ def open_engine(
     if model.startswith(VLLM):
         return _in_vllm(model.removeprefix(VLLM), dtype=dtype, revision=revision)
     return _in_process(model, batch_size=batch_size, signals=signals, dtype=dtype, device=device, revision=revision)
+
+
+def open_named(
+    models: Mapping[str, str], *, beside: Opened, open_one: Callable[[str], Opened] = open_engine
+) -> dict[str, Opened]:
+    """Open further engines; a model that is open already is not opened again, and its names share the engine.
+
+    Args:
+        models: By the names under which policies ask them.
+        beside: The question's own engine.
+        open_one: Opens a model.
+
+    Raises:
+        LaunchError, ModelError: as `open_engine`.
+    """
+    opened = {beside.name: beside}
+    for model in models.values():
+        if model not in opened:
+            opened[model] = open_one(model)
+    return {name: opened[model] for name, model in models.items()}
 
 
 def is_address(model: str) -> bool:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from laconic.inference.engine import Engine, Sampling
-from laconic.inference.opening import Opened
+from laconic.inference.opening import Opened, open_named
 from laconic.inference.policies.base import Answer, Ask, Scorer, run_policy
 from laconic.inference.policies.calibrated import Calibrated
 from laconic.inference.policies.choose import Choice, parse_choice
 from laconic.inference.policies.needs import OWN_SCORER, check_needs
 from laconic.inference.policies.retrieving import within
 from laconic.launch.ask_text import Screen, Splitter, print_account
-from laconic.launch.engine_argument import completion_tokens, open_model
+from laconic.launch.engine_argument import ENGINES, check_asked, completion_tokens, named_models, open_model
 from laconic.launch.retriever_argument import open_argument
 from laconic.rewards.errors import LaconicError, RecipeError
 from laconic.rewards.jsonl import dumps
@@ -77,19 +77,21 @@ def run_ask(options: AskOptions, out: Console, account: Console | None = None) -
         LaunchError: the engine cannot do what the policy needs.
     """
     choice, question, run = parse_choice(options.policy), _question(options.question), _Run()
-    scorer, others = _scorer(options.scorer, question), _named_models(options.engines)
+    scorer, others = _scorer(options.scorer, question), named_models(options.engines)
     check_needs(
         choice,
         scorer=scorer is not None,
         retriever=options.retriever is not None,
         engines=others,
         scorer_cure=OWN_SCORER,
-        engines_cure="name each: --engine NAME=MODEL",
+        engines_cure=ENGINES,
     )
+    check_asked(others, [choice])
     status = 0
     try:
         opened = open_model(options.model, server=options.server, tokenizer=options.tokenizer)
-        engines = {name: open_model(model).engine for name, model in others.items()}
+        further = open_named(others, beside=opened, open_one=open_model)
+        engines = {name: other.engine for name, other in further.items()}
         asyncio.run(_answer(opened, choice, question, scorer, engines, options, run, out))
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -106,17 +108,6 @@ def run_ask(options: AskOptions, out: Console, account: Console | None = None) -
     run.screen.finish(run.answer.text if run.answer else None)
     print_account(account or out, run.ask.ledger, run.answer)
     return status
-
-
-def _named_models(given: Sequence[str]) -> dict[str, str]:
-    """The further engines, by name."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, model = text.partition("=")
-        if not (name and equals and model) or name in found:
-            raise RecipeError(f"--engine {text}", cure="give each once, as NAME=MODEL: --engine small=FOLDER")
-        found[name] = model
-    return found
 
 
 async def _answer(
@@ -143,7 +134,7 @@ async def _answer(
     try:
         run.answer = await run_policy(policy, ask)
     finally:
-        for engine in (opened.engine, *engines.values()):
+        for engine in {opened.engine, *engines.values()}:
             await engine.aclose()
         if retriever is not None:
             await retriever.aclose()

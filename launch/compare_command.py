@@ -17,9 +17,9 @@ from laconic.data_gen.scorers import SCORERS, find_scorer
 from laconic.eval.policy_digests import model_digest, module_digest
 from laconic.inference.policies.choose import Choice, parse_choice
 from laconic.inference.policies.needs import check_needs
-from laconic.launch.compare_folder import prepare
+from laconic.launch.compare_folder import engine_entry, prepare
 from laconic.launch.compare_text import print_results
-from laconic.launch.engine_argument import MOST_TOKENS, check_model
+from laconic.launch.engine_argument import ENGINES, MOST_TOKENS, check_asked, check_model, named_models
 from laconic.launch.environment import QUIET
 from laconic.launch.lines import short
 from laconic.launch.lock import run_lock
@@ -59,6 +59,8 @@ class CompareOptions:
     tokenizer: str | None = None
     retriever: str | None = None
     """Where policies search."""
+    engines: tuple[str, ...] = ()
+    """Further engines for cascades, routers and drafts, each as ``NAME=MODEL``."""
     out: Path | None = None
     as_json: bool = False
     price_in: float | None = None
@@ -72,11 +74,14 @@ def compare(options: CompareOptions, out: Console) -> int:
     Raises:
         RecipeError: a policy, a parameter or a price is wrong.
         DataError: something is wrong with the problems, or the folder holds another comparison.
-        ModelError: the model folder lacks a part.
+        LaunchError: a policy lacks a retriever or an engine.
+        ModelError: a model folder lacks a part.
     """
     choices = read_policies(options)
     problems = load_argument(options.problems, limit=options.limit)
     check_model(options.model, server=options.server, tokenizer=options.tokenizer)
+    for model in named_models(options.engines).values():
+        check_model(model)
     _check_scorer(options.scorer, problems)
     settings = _settings(options, choices, problems)
     folder = options.out or Path("runs") / "compare" / _default_name(settings)
@@ -118,19 +123,22 @@ def read_policies(options: CompareOptions) -> list[Choice]:
     """The policies that are named, checked.
 
     Raises:
-        RecipeError: none, an unknown one, two of one label, or one that needs a scorer and has none.
-        LaunchError: one that searches, and no retriever.
+        RecipeError: none, an unknown one, two of one label, one that needs a scorer and has none, or an engine that
+            none asks.
+        LaunchError: one that searches, and no retriever; or one that asks an engine that is not given.
     """
     if not options.policies:
         raise RecipeError("no policy is named", cure="--policy short_mk:k=3,m=1; `laconic list policies` has them all")
-    choices = [parse_choice(text) for text in options.policies]
+    choices, engines = [parse_choice(text) for text in options.policies], named_models(options.engines)
     seen = {file_name("none")}
     for choice in choices:
         if file_name(choice.label) in seen:
             cure = "name each once, or give one a label: --policy 'my label=name:key=value'"
             raise RecipeError(f"--policy {choice}: the label {choice.label!r} is taken", cure=cure)
         seen.add(file_name(choice.label))
-        check_needs(choice, scorer=options.scorer is not None, retriever=options.retriever is not None)
+        given = {"scorer": options.scorer is not None, "retriever": options.retriever is not None}
+        check_needs(choice, **given, engines=engines, engines_cure=ENGINES)
+    check_asked(engines, choices)
     if (options.price_in is None) != (options.price_out is None):
         raise RecipeError("one price without the other", cure="give --price-in and --price-out, per million tokens")
     return choices
@@ -140,13 +148,15 @@ def _settings(options: CompareOptions, choices: list[Choice], problems: list[Pro
     """What the process reads: `laconic.eval.compare.Comparison`, and a digest of the problems."""
     prices = None if options.price_in is None else {"prompt": options.price_in, "generated": options.price_out}
     text = "".join(dumps(problem.to_json()) for problem in problems)
+    engines = named_models(options.engines)
+    room = min(_room(model) for model in (options.model, *engines.values()))
     return {
         "model": options.model,
         "name": model_name(options.model),
         "source": options.problems,
         "problems_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "policies": [choice.to_json() for choice in choices],
-        "sampling": {"temperature": options.temperature, "max_tokens": options.max_tokens or _room(options.model)},
+        "sampling": {"temperature": options.temperature, "max_tokens": options.max_tokens or room},
         "samples": options.samples,
         "seed": options.seed,
         "margin": options.margin,
@@ -154,6 +164,7 @@ def _settings(options: CompareOptions, choices: list[Choice], problems: list[Pro
         "server": options.server,
         "tokenizer": options.tokenizer,
         "retriever": options.retriever,
+        "engines": {name: engine_entry(model) for name, model in sorted(engines.items())},
         "model_sha256": model_digest(options.model),
         "scorer_sha256": module_digest(options.scorer),
         "prices": prices,
@@ -182,6 +193,8 @@ def _default_name(settings: dict[str, Any]) -> str:
     # Without these the name stays what it was before there were any.
     later = ("retriever", *_CONTENTS)
     told = {key: settings[key] for key in _IDENTITY if key not in later or settings[key] is not None}
+    if settings["engines"]:
+        told["engines"] = settings["engines"]
     digest = hashlib.sha256(dumps(told).encode()).hexdigest()[:8]
     return f"{file_name(settings['name'])}-{digest}"
 

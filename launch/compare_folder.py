@@ -1,12 +1,19 @@
-"""The folder of a comparison: what it holds stays, and what it cannot hold is refused."""
+"""The folder of a comparison: what it holds stays, and what it cannot hold is refused.
+
+Further engines belong to the policies that ask them: others can be added later, but a name that earlier answers depend
+on stays with its model.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from laconic.eval.policy_digests import model_digest
+from laconic.inference.policies.choose import choice_of
+from laconic.inference.policies.needs import engines_of
 from laconic.recipes.policy_entry import file_name
 from laconic.rewards.errors import DataError
 from laconic.rewards.jsonl import write_atomic, write_jsonl
@@ -16,6 +23,7 @@ SETTINGS = "compare.json"
 PROBLEMS = "problems.jsonl"
 ROLLOUTS = "rollouts"
 _DIGEST = "_sha256"
+_CURE = "name another folder with --out, or delete this one"
 
 
 def prepare(
@@ -25,7 +33,8 @@ def prepare(
 
     Args:
         folder: New, or of an earlier comparison.
-        settings: What the process reads; `policies` gets the earlier ones too, before those that are new.
+        settings: What the process reads; `policies` gets the earlier ones too, before those that are new, and `engines`
+            those that they ask.
         problems: What is asked.
         identity: The keys of what answers depend on besides their policy.
 
@@ -44,6 +53,8 @@ def prepare(
             earlier = [entry for entry in there["policies"] if _has_answers(folder, entry["label"])]
     elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
         raise DataError(f"{folder}: is not empty, and no comparison", cure="name another folder with --out")
+    given, before = settings.get("engines", {}), there.get("engines", {}) if earlier else {}
+    settings["engines"] = _engines(folder, earlier, before, given)
     new = {entry["label"]: entry for entry in settings["policies"]}
     kept = [new.pop(entry["label"], entry) for entry in earlier]
     asked = _labels(settings)
@@ -75,9 +86,32 @@ def _check_same(
     elif other.endswith(_DIGEST):
         # Nobody knows a file by its digest.
         what = f"another {other.removesuffix(_DIGEST)}: its files have changed"
-    raise DataError(
-        f"{folder} holds a comparison with {what}", cure="name another folder with --out, or delete this one"
-    )
+    raise DataError(f"{folder} holds a comparison with {what}", cure=_CURE)
+
+
+def engine_entry(model: str) -> dict[str, Any]:
+    """What is written down of a further engine: its model, and a digest of its files where they can be rewritten."""
+    return {"model": model, "sha256": model_digest(model)}
+
+
+def _engines(
+    folder: Path, earlier: Sequence[Mapping[str, Any]], there: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The further engines that are given, and those that earlier policies ask.
+
+    Raises:
+        DataError: earlier answers were another model's.
+    """
+    kept = {name: there[name] for entry in earlier for name in engines_of(choice_of(entry))}
+    for name, was in kept.items():
+        now = new.get(name) or engine_entry(was["model"])
+        if now["model"] != was["model"]:
+            what = f"another engine {name!r} ({was['model']}, not {now['model']})"
+            raise DataError(f"{folder} holds a comparison with {what}", cure=_CURE)
+        if now != was:
+            what = f"another engine {name!r}: the files of {was['model']} have changed"
+            raise DataError(f"{folder} holds a comparison with {what}", cure=_CURE)
+    return {**kept, **new}
 
 
 def _lines(path: Path) -> int:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from laconic.inference.engines.folder import check_model_folder, check_on_hub
-from laconic.inference.opening import VLLM, Opened, check_for_server, is_address, open_engine
+from laconic.inference.opening import COMPATIBLE, VLLM, Opened, check_for_server, is_address, open_engine
+from laconic.inference.policies.choose import Choice
+from laconic.inference.policies.needs import engines_of
 from laconic.launch.environment import QUIET
 from laconic.launch.threads import choose_threads
-from laconic.rewards.errors import DataError
+from laconic.rewards.errors import DataError, RecipeError
 
 MOST_TOKENS = 1024
 """Of a completion, where nothing is said and the model has room for it."""
+ENGINES = "name each: --engine NAME=MODEL"
+"""How further engines are given on a command line."""
 
 
 def open_model(
-    model: str, *, server: str = "compatible", tokenizer: str | None = None, batch_size: int | None = None
+    model: str, *, server: str = COMPATIBLE, tokenizer: str | None = None, batch_size: int | None = None
 ) -> Opened:
     """Open it; arguments as for `laconic.inference.opening.open_engine`.
 
@@ -38,7 +42,7 @@ def open_model(
     return open_engine(model, server=server, tokenizer=tokenizer, batch_size=batch_size)
 
 
-def check_model(model: str, *, server: str, tokenizer: str | None) -> None:
+def check_model(model: str, *, server: str = COMPATIBLE, tokenizer: str | None = None) -> None:
     """Refuse what cannot be a model before any library is loaded; arguments as of `open_model`.
 
     Raises:
@@ -52,6 +56,42 @@ def check_model(model: str, *, server: str, tokenizer: str | None) -> None:
     check_model_folder(name)
     if not Path(name).is_dir():
         check_on_hub(name)
+
+
+def named_models(given: Sequence[str]) -> dict[str, str]:
+    """The models of further engines, by name.
+
+    Args:
+        given: What ``--engine`` was given, each as ``NAME=MODEL``.
+
+    Raises:
+        RecipeError: one lacks a part, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, model = text.partition("=")
+        if not (name and equals and model) or name in found:
+            raise RecipeError(f"--engine {text}", cure="give each once, as NAME=MODEL: --engine small=FOLDER")
+        found[name] = model
+    return found
+
+
+def check_asked(models: Iterable[str], choices: Iterable[Choice], *, cure: str = "leave it out") -> None:
+    """Refuse a further engine that would be loaded for nothing.
+
+    Args:
+        models: The names of further engines.
+        choices: The policies that could ask them.
+        cure: What else can be done.
+
+    Raises:
+        RecipeError: no policy asks for one of them.
+    """
+    asked = sorted({name for choice in choices for name in engines_of(choice)})
+    for name in models:
+        if name not in asked:
+            are = f"asked for are: {', '.join(asked)}" if asked else "no policy here asks for any"
+            raise RecipeError(f"--engine {name}: no policy asks for an engine of this name; {are}", cure=cure)
 
 
 def _hush() -> None:

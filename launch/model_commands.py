@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ RetrieverOption = Annotated[
         metavar="PLACE",
         help="Where policies search: an index folder, a corpus FILE.jsonl, or http://host:port of a retrieval server.",
     ),
+]
+Engines = Annotated[
+    list[str],
+    typer.Option("--engine", metavar="NAME=MODEL", help="A further engine, for cascades, routers and drafts."),
 ]
 MaxTokens = Annotated[
     int | None,
@@ -65,6 +69,14 @@ NamedScorer = Annotated[
 ]
 
 
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's options as the fields of the same names; ``--engine`` can be repeated."""
+    fields = dict(options)
+    if "engine" in fields:
+        fields["engines"] = tuple(fields.pop("engine"))
+    return fields
+
+
 def ask(
     model: Model,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="- for standard input.")],
@@ -80,10 +92,7 @@ def ask(
     server: ServerOption = "compatible",
     tokenizer: TokenizerOption = None,
     retriever: RetrieverOption = None,
-    engine: Annotated[
-        list[str],
-        typer.Option("--engine", metavar="NAME=MODEL", help="A further engine, for cascades, routers and drafts."),
-    ] = [],  # noqa: B006 - typer copies it
+    engine: Engines = [],  # noqa: B006 - typer copies it
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, nothing before it.")] = False,
     show_thinking: Annotated[
         bool, typer.Option("--show-thinking/--hide-thinking", help="Print the thinking, or the answer alone.")
@@ -93,24 +102,11 @@ def ask(
 
     Where the answer goes into a file or a pipe, the account goes to standard error.
     """
+    given = _fields(locals())
     from laconic.launch.ask_command import AskOptions, run_ask
     from laconic.launch.text import console, error_console
 
-    options = AskOptions(
-        model=model,
-        question=question,
-        policy=policy,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        scorer=scorer,
-        server=server,
-        tokenizer=tokenizer,
-        retriever=retriever,
-        engines=tuple(engine),
-        as_json=as_json,
-        show_thinking=show_thinking,
-    )
+    options = AskOptions(**given)
     out = console()
     raise typer.Exit(run_ask(options, out, out if out.is_terminal else error_console()))
 
@@ -147,28 +143,11 @@ def calibrate(
     tokenizer: TokenizerOption = None,
 ) -> None:
     """Find the threshold of a stopping policy that saves most and keeps a target, with a guarantee."""
+    given = _fields(locals())
     from laconic.launch.calibrate_command import CalibrateOptions, interrupted, run_calibrate
     from laconic.launch.text import console
 
-    options = CalibrateOptions(
-        model=model,
-        policy=policy,
-        problems=problems,
-        target=target,
-        thresholds=thresholds,
-        from_recordings=from_recordings,
-        recordings=recordings,
-        out=out,
-        held_out=held_out,
-        limit=limit,
-        samples=samples,
-        seed=seed,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        bound=bound,
-        server=server,
-        tokenizer=tokenizer,
-    )
+    options = CalibrateOptions(**given)
     try:
         run_calibrate(options, console())
     except KeyboardInterrupt:
@@ -205,6 +184,7 @@ def serve(
     scorer: Scorer = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Branches in a batch.")] = None,
     retriever: RetrieverOption = None,
+    engine: Engines = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Serve a model behind the OpenAI protocol, its answers made by a policy."""
     from laconic.launch import serve_command
@@ -219,6 +199,7 @@ def serve(
             name=name,
             scorer=scorer,
             retriever=retriever,
+            engines=tuple(engine),
             allow=allow,
             engine={"server": server, "tokenizer": tokenizer, "batch_size": batch_size},
             limits={
@@ -251,6 +232,7 @@ def compare(
     server: ServerOption = "compatible",
     tokenizer: TokenizerOption = None,
     retriever: RetrieverOption = None,
+    engine: Engines = [],  # noqa: B006 - typer copies it
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write; by default below runs/compare.")
     ] = None,
@@ -266,29 +248,11 @@ def compare(
     ] = None,
 ) -> None:
     """Measure inference policies against no policy: accuracy, tokens, critical path, and what the difference shows."""
+    given = _fields(locals())
     from laconic.launch import compare_command
     from laconic.launch.text import console
 
-    asked = compare_command.CompareOptions(
-        model=model,
-        policies=tuple(policy),
-        problems=problems,
-        limit=limit,
-        samples=samples,
-        seed=seed,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        margin=margin,
-        scorer=scorer,
-        server=server,
-        tokenizer=tokenizer,
-        retriever=retriever,
-        out=out,
-        as_json=as_json,
-        price_in=price_in,
-        price_out=price_out,
-        threads=threads,
-    )
+    asked = compare_command.CompareOptions(policies=tuple(given.pop("policy")), **given)
     try:
         status = compare_command.compare(asked, console())
     except KeyboardInterrupt:

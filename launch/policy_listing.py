@@ -78,7 +78,7 @@ def _needs(registered: Registered) -> list[str]:
         lines.append("a retriever: --retriever; in a recipe the stage's retriever")
     if asks_others(registered):
         names = ", ".join(registered.engine_names(registered.build()))
-        lines.append(f"further engines, here {names}: laconic ask --engine NAME=MODEL, an eval stage, or Python")
+        lines.append(f"further engines, here {names}: --engine NAME=MODEL; in a recipe the models of an eval stage")
     return lines
 
 

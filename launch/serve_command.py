@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.data_gen.scorers import SCORERS, find_scorer
 from laconic.inference.engine import Prompt
-from laconic.inference.opening import Opened
+from laconic.inference.opening import Opened, open_named
 from laconic.inference.policies.base import POLICIES, Scorer
 from laconic.inference.policies.base import find as find_policy
-from laconic.inference.policies.choose import parse_choice
+from laconic.inference.policies.choose import Choice, parse_choice
 from laconic.inference.policies.needs import OWN_SCORER, check_needs
 from laconic.launch.compare_command import model_name
-from laconic.launch.engine_argument import open_model
+from laconic.launch.engine_argument import ENGINES, check_asked, check_model, named_models, open_model
 from laconic.launch.retriever_argument import open_argument
 from laconic.rewards.errors import LaunchError, RecipeError
 from laconic.rewards.records import Problem
@@ -40,6 +40,8 @@ class ServeOptions:
     """Where policies search."""
     allow: str | None = None
     """Policies that requests may name, separated by commas."""
+    engines: tuple[str, ...] = ()
+    """Further engines for cascades, routers and drafts, each as ``NAME=MODEL``."""
     engine: dict[str, Any] = field(default_factory=dict)
     """For `open_model`."""
     limits: dict[str, Any] = field(default_factory=dict)
@@ -47,12 +49,13 @@ class ServeOptions:
 
 
 def serve(options: ServeOptions) -> None:
-    """Open the engine and serve until told to stop.
+    """Open the engines and serve until told to stop.
 
     Raises:
-        RecipeError: an unknown policy or parameter, a limit out of range.
-        LaunchError: a library is missing, the key is not set, the engine cannot run the policy, the port is taken.
-        ModelError: the model cannot be loaded.
+        RecipeError: an unknown policy or parameter, a limit out of range, an engine that no policy asks.
+        LaunchError: a library is missing, the key is not set, the engine cannot run the policy, an engine that it asks
+            is not given, the port is taken.
+        ModelError: a model cannot be loaded.
     """
     _check_installed()
     from laconic.inference.server.service import Service
@@ -63,7 +66,15 @@ def serve(options: ServeOptions) -> None:
     given = {name: value for name, value in options.limits.items() if value is not None}
     settings = Settings(**given, key=_key(options.api_key_env), allowed=_allowed(options.allow))
     choice, scorer = parse_choice(options.policy), _scorer(options.scorer)
-    check_needs(choice, scorer=scorer is not None, retriever=options.retriever is not None, scorer_cure=OWN_SCORER)
+    named = _named_models(options, choice, settings.allowed)
+    check_needs(
+        choice,
+        scorer=scorer is not None,
+        retriever=options.retriever is not None,
+        engines=named,
+        scorer_cure=OWN_SCORER,
+        engines_cure=ENGINES,
+    )
     # Before the model is loaded: a taken port shows at once.
     listener = bind(options.host, options.port)
     with listener:
@@ -75,6 +86,7 @@ def serve(options: ServeOptions) -> None:
             settings=settings,
             scorer=scorer,
             retriever=retriever,
+            engines=open_named(named, beside=opened, open_one=open_model),
         )
         place = f"{place_of(listener)}/v1"
         if settings.key is None and not is_loopback(options.host):
@@ -85,6 +97,16 @@ def serve(options: ServeOptions) -> None:
 def _open(options: ServeOptions) -> Opened:
     given = {name: value for name, value in options.engine.items() if value is not None}
     return open_model(options.model, **given)
+
+
+def _named_models(options: ServeOptions, choice: Choice, allowed: tuple[str, ...] | None) -> Mapping[str, str]:
+    """The further engines, which somebody must be able to ask: the server's policy, or one that ``--allow`` names."""
+    named = named_models(options.engines)
+    if not any(POLICIES[name].engines for name in allowed or ()):
+        check_asked(named, [choice], cure="leave it out, or name policies in --allow that requests may give it to")
+    for model in named.values():
+        check_model(model)
+    return named
 
 
 def _check_installed() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from laconic.inference.engine import Engine, check_capabilities
 from laconic.inference.policies.base import POLICIES, Registered
 from laconic.inference.policies.choose import Choice, parse_entry
-from laconic.inference.policies.needs import asks_others
+from laconic.inference.policies.needs import check_engines, lacking
 from laconic.inference.policies.retrieving import check_retriever, searches
 from laconic.inference.server.refusals import Refused, said
 from laconic.rewards.errors import LaunchError, RecipeError
@@ -33,6 +33,7 @@ class Menu:
         scorer: There is one.
         allowed: Names that requests may use; None: all that the engine can run.
         retriever: There is one.
+        engines: The names of further engines.
     """
 
     default: Choice
@@ -40,12 +41,16 @@ class Menu:
     scorer: bool
     allowed: tuple[str, ...] | None = None
     retriever: bool = False
+    engines: Collection[str] = ()
 
     @property
     def names(self) -> list[str]:
-        """The policies that a request may name."""
+        """The policies that a request may name: of those that ask further engines, the server's own, and those for
+        which there are engines of the names that they ask by default.
+        """
         allowed = [POLICIES[name] for name in sorted(POLICIES) if self._may_name(name)]
-        return [registered.name for registered in allowed if self._lacks(registered) is None]
+        able = [registered for registered in allowed if self._lacks(registered) is None]
+        return [registered.name for registered in able if self._finds_engines(registered)]
 
     def check_default(self) -> None:
         """Refuse a server whose own policy cannot run.
@@ -58,6 +63,7 @@ class Menu:
         if registered.lacks_scorer(self.default.build()) and not self.scorer:
             raise LaunchError(f"policy {registered.name} needs a scorer", cure="name one: --scorer module:function")
         check_retriever(registered, retriever=self.retriever)
+        check_engines(self.default, self.engines, cure="name each: --engine NAME=MODEL")
 
     def pick(self, wish: Any) -> Choice:
         """The choice of a request.
@@ -76,7 +82,7 @@ class Menu:
             choice = Choice(**entry)
         except RecipeError as error:
             raise _wrong(said(error)) from None
-        if lack := self._lacks(choice.registered):
+        if lack := self._lacks(choice.registered) or self._lacks_engines(choice):
             raise _wrong(lack, code="engine_cannot")
         return choice
 
@@ -95,13 +101,21 @@ class Menu:
             return f"policy {registered.name} needs a scorer, and this server has none"
         if searches(registered) and not self.retriever:
             return f"policy {registered.name} needs a retriever, and this server has none"
-        if asks_others(registered):
-            return f"policy {registered.name} needs further engines, and this server has none"
         try:
             check_capabilities(self.engine, registered.requires, who=f"policy {registered.name}")
         except LaunchError as error:
             return said(error)
         return None
+
+    def _finds_engines(self, registered: Registered) -> bool:
+        if registered.engines is None or registered.name == self.default.name:
+            return True
+        return self._lacks_engines(Choice(registered.name)) is None
+
+    def _lacks_engines(self, choice: Choice) -> str | None:
+        if (lacks := lacking(choice, self.engines)) is None:
+            return None
+        return f"policy {choice.name} needs {lacks}, and this server has {', '.join(sorted(self.engines)) or 'none'}"
 
 
 def _read(wish: Any) -> dict[str, Any]:

@@ -6,12 +6,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from laconic.inference.engine import Branch, Chunk, Engine, Hook, Prompt, Sampling, Token
 from laconic.inference.ledger import Fate, Ledger
 from laconic.inference.server.refusals import Refused
+
+
+@dataclass(eq=False)
+class Count:
+    """What one run has done."""
+
+    open_branches: int = 0
+    generated: int = 0
 
 
 class CountedEngine:
@@ -22,12 +31,23 @@ class CountedEngine:
         max_branches: Open at once.
         max_generated: Tokens of all branches together. They are counted as they come, so that branches which decode
             at once may be beyond it by a token each.
+        count: What is counted so far; None: nothing.
     """
 
-    def __init__(self, engine: Engine, *, max_branches: int, max_generated: int) -> None:
+    def __init__(self, engine: Engine, *, max_branches: int, max_generated: int, count: Count | None = None) -> None:
         self.engine, self.max_branches, self.max_generated = engine, max_branches, max_generated
         self.capabilities, self.slots = engine.capabilities, engine.slots
-        self.open_branches = self.generated = 0
+        self.count = count or Count()
+
+    @property
+    def open_branches(self) -> int:
+        """Of this engine and those beside it."""
+        return self.count.open_branches
+
+    def beside(self, engine: Engine) -> CountedEngine:
+        """A further engine of the same run: the limits are for all of them together."""
+        limits = {"max_branches": self.max_branches, "max_generated": self.max_generated}
+        return CountedEngine(engine, **limits, count=self.count)
 
     def __getattr__(self, name: str) -> Any:
         """What only some engines have."""
@@ -48,14 +68,14 @@ class CountedEngine:
     @contextmanager
     def one_more(self) -> Iterator[None]:
         """One branch more, if it can be opened; its place is taken meanwhile."""
-        if self.open_branches >= self.max_branches:
+        if self.count.open_branches >= self.max_branches:
             message = f"this policy keeps more than {self.max_branches} branches open, which is this server's limit"
             raise Refused(400, message, param="policy", code="too_many_branches")
-        self.open_branches += 1
+        self.count.open_branches += 1
         try:
             yield
         except BaseException:
-            self.open_branches -= 1
+            self.count.open_branches -= 1
             raise
 
     def too_many(self) -> Refused:
@@ -117,7 +137,7 @@ class CountedBranch:
         """As `Branch.close`."""
         if self._open:
             self._open = False
-            self._engine.open_branches -= 1
+            self._engine.count.open_branches -= 1
             if not self._thought and self._last is not None and self._last.seen:
                 self._branch.relabel("answer")
         await self._branch.close("kept" if self._returned else fate)
@@ -139,7 +159,7 @@ class _Counter:
 
     def __init__(self, engine: CountedEngine, hook: Hook | None) -> None:
         self.engine, self.hook, self.seen, self.over = engine, hook, 0, False
-        if engine.generated >= engine.max_generated:
+        if engine.count.generated >= engine.max_generated:
             raise engine.too_many()
 
     def __call__(self, token: Token) -> bool:
@@ -155,5 +175,5 @@ class _Counter:
 
     def _add(self, tokens: int) -> None:
         self.seen += tokens
-        self.engine.generated += tokens
-        self.over = self.over or self.engine.generated > self.engine.max_generated
+        self.engine.count.generated += tokens
+        self.over = self.over or self.engine.count.generated > self.engine.max_generated

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from laconic.inference.engine import Prompt
+from laconic.inference.engine import Engine, Prompt
 from laconic.inference.opening import Opened
 from laconic.inference.policies.base import Answer, Scorer, run_policy
 from laconic.inference.retrieval.protocol import Retriever
@@ -30,6 +30,7 @@ class Run:
         max_generated: Tokens, whatever for.
         scorer: Makes one for a prompt, for policies that need one.
         retriever: For policies that search.
+        engines: For policies that ask several; the limits are for all of them together.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Run:
         max_generated: int,
         scorer: Callable[[Prompt], Scorer] | None = None,
         retriever: Retriever | None = None,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         self.wanted, self.index, self.tell = wanted, index, tell
         self.seed = wanted.seed + index % wanted.n
@@ -51,6 +53,7 @@ class Run:
         prompt = wanted.prompts[index // wanted.n]
         given: dict[str, Any] = {"sampling": wanted.sampling, "seed": self.seed}
         given |= {"scorer": scorer and scorer(prompt), "retriever": retriever}
+        given["engines"] = {name: engine.beside(other) for name, other in (engines or {}).items()}
         self.ask = counted.ask(prompt, **given, listener=self._hear)
         tags = (self.ask.think_open, self.ask.think_close)
         thinks = self.ask.opens_thinking

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import jinja2
 
 from laconic.inference.engine import Prompt
-from laconic.inference.opening import Opened
+from laconic.inference.opening import Opened, is_address
 from laconic.inference.policies.base import Scorer
 from laconic.inference.policies.choose import Choice
+from laconic.inference.policies.needs import engines_of
 from laconic.inference.policies.retrieving import within
 from laconic.inference.retrieval.protocol import Retriever
 from laconic.inference.server.choosing import Menu
@@ -34,7 +36,7 @@ CHARACTERS_PER_POSITION = 32
 
 
 class Service:
-    """One engine for many users. Belongs to the event loop that serves.
+    """One model for many users. Belongs to the event loop that serves.
 
     Args:
         opened: The engine.
@@ -43,9 +45,11 @@ class Service:
         settings: Limits and defaults.
         scorer: Makes one for a prompt, for policies that need one.
         retriever: For policies that search; closed with the engine.
+        engines: Further ones by name, for cascades, routers and drafts; closed with the engine. Clients do not see
+            them as models.
 
     Raises:
-        LaunchError: the engine cannot run the default policy.
+        LaunchError: the engine cannot run the default policy, or it asks an engine that there is not.
     """
 
     def __init__(
@@ -57,13 +61,15 @@ class Service:
         settings: Settings | None = None,
         scorer: Callable[[Prompt], Scorer] | None = None,
         retriever: Retriever | None = None,
+        engines: Mapping[str, Opened] | None = None,
     ) -> None:
-        self.retriever = retriever
+        self.retriever, self.engines = retriever, dict(engines or {})
         self.opened, self.settings, self.scorer = opened, settings or Settings(), scorer
         self.name, self.created = name or opened.name, int(time.time())
-        self.menu = Menu(default, opened.engine, scorer is not None, self.settings.allowed, retriever is not None)
+        given = {"scorer": scorer is not None, "retriever": retriever is not None, "engines": tuple(self.engines)}
+        self.menu = Menu(default, opened.engine, allowed=self.settings.allowed, **given)
         self.menu.check_default()
-        self.positions = _positions(opened)
+        self.positions = opened.positions
         most = self.settings.max_tokens or (
             UNKNOWN_POSITIONS_TOKENS if self.positions is None else max(1, self.positions * 3 // 4)
         )
@@ -74,11 +80,6 @@ class Service:
         self.meters = Meters(lambda: self.gate.inside, lambda: self.gate.waiting)
         self.exchanges: set[Exchange] = set()
 
-    @property
-    def remote(self) -> bool:
-        """The engine is a server itself."""
-        return self.opened.name.startswith(("http://", "https://"))
-
     def exchange(self, wanted: Wanted, reply: Reply) -> Exchange:
         """What answers a request."""
         return Exchange(
@@ -87,30 +88,23 @@ class Service:
             reply,
             self.gate,
             stream=wanted.stream,
-            remote=self.remote,
+            remote=any(is_address(opened.name) for opened in self._asked(wanted.choice)),
             beat=self.settings.beat_seconds,
             count=self.meters.count,
         )
 
-    async def room(self, prompt: Prompt) -> int | None:
+    async def room(self, prompt: Prompt, choice: Choice | None = None) -> int | None:
         """Tokens that fit after a prompt; None if that is not known. The engine has it encoded from now on.
+
+        Args:
+            prompt: The question.
+            choice: The policy that answers it: the engines that it asks need room, too.
 
         Raises:
             Refused: the chat template does not take it, or it leaves no room.
         """
-        if self.opened.tokenizer is None:
-            return None
-        try:
-            length = await self._encode_ahead(prompt)
-        except jinja2.TemplateError as error:
-            message = f"the model's chat template does not take these messages: {error}"
-            raise Refused(400, message, param="messages") from None
-        if self.positions is None or length is None:
-            return None
-        if length >= self.positions:
-            message = f"the prompt has {length} tokens, and the model {self.positions} positions"
-            raise Refused(400, message, param="messages", code="context_length_exceeded")
-        return self.positions - length
+        rooms = [await _room(opened, prompt) for opened in self._asked(choice)]
+        return min((room for room in rooms if room is not None), default=None)
 
     def close(self) -> None:
         """Take no more requests; those that run are cancelled when their time is over."""
@@ -119,12 +113,15 @@ class Service:
             asyncio.get_running_loop().call_later(self.settings.close_seconds, self._cut)
 
     async def aclose(self) -> None:
-        """Free the engine."""
+        """Free the engines."""
         self.gate.close()
         self._cut()
-        await self.opened.engine.aclose()
-        if self.retriever is not None:
-            await self.retriever.aclose()
+        async with AsyncExitStack() as stack:
+            # All of them, whatever happens to one; an engine may have several names.
+            for engine in {opened.engine for opened in (self.opened, *self.engines.values())}:
+                stack.push_async_callback(engine.aclose)
+            if self.retriever is not None:
+                stack.push_async_callback(self.retriever.aclose)
 
     def card(self) -> dict[str, Any]:
         """The model, as ``/v1/models`` shows it."""
@@ -136,21 +133,19 @@ class Service:
         facts = {"id": self.name, "object": "model", "created": self.created, "owned_by": "laconic"}
         return facts | {"laconic": extension}
 
-    async def _encode_ahead(self, prompt: Prompt) -> int | None:
-        """A prompt's tokens. Not on the event loop: while a long text is encoded, others are answered."""
-        encode = getattr(self.opened.engine, "encode_ahead", None)
-        if encode is not None:
-            return await encode(prompt)
-        await asyncio.to_thread(prompt_text, self.opened.tokenizer, prompt)
-        return None
+    def _asked(self, choice: Choice | None) -> list[Opened]:
+        """The model's engine, and the further ones that a policy asks."""
+        names = () if choice is None else engines_of(choice)
+        return [self.opened, *(self.engines[name] for name in names)]
 
     async def _runs(self, wanted: Wanted, exchange: Exchange) -> list[Run]:
-        wanted = wanted.fitted([await self.room(prompt) for prompt in wanted.prompts])
+        wanted = wanted.fitted([await self.room(prompt, wanted.choice) for prompt in wanted.prompts])
         return [self._run(wanted, index, exchange) for index in range(wanted.n * len(wanted.prompts))]
 
     def _run(self, wanted: Wanted, index: int, exchange: Exchange) -> Run:
         given = {"max_branches": self.settings.max_branches, "max_generated": self.max_generated}
         given |= {"scorer": self.scorer, "retriever": self.retriever}
+        given["engines"] = {name: opened.engine for name, opened in self.engines.items()}
         wanted = replace(wanted, policy=within(wanted.policy, self.positions))
         return Run(self.opened, wanted, index, exchange.hear, **given)
 
@@ -159,7 +154,26 @@ class Service:
             exchange.cut()
 
 
-def _positions(opened: Opened) -> int | None:
-    """The longest sequence of a model in this process; None if its config, or the engine, does not say."""
-    config = getattr(getattr(opened.engine, "model", None), "config", None)
-    return None if config is None else getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+async def _room(opened: Opened, prompt: Prompt) -> int | None:
+    if opened.tokenizer is None:
+        return None
+    try:
+        length = await _encode_ahead(opened, prompt)
+    except jinja2.TemplateError as error:
+        message = f"the model's chat template does not take these messages: {error}"
+        raise Refused(400, message, param="messages") from None
+    if opened.positions is None or length is None:
+        return None
+    if length >= opened.positions:
+        message = f"the prompt has {length} tokens, and the model {opened.positions} positions"
+        raise Refused(400, message, param="messages", code="context_length_exceeded")
+    return opened.positions - length
+
+
+async def _encode_ahead(opened: Opened, prompt: Prompt) -> int | None:
+    """A prompt's tokens. Not on the event loop: while a long text is encoded, others are answered."""
+    encode = getattr(opened.engine, "encode_ahead", None)
+    if encode is not None:
+        return await encode(prompt)
+    await asyncio.to_thread(prompt_text, opened.tokenizer, prompt)
+    return None

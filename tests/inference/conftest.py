@@ -380,6 +380,7 @@ class Served:
         opens_thinking=False,
         tokenizer=None,
         retriever=None,
+        engines=None,
         **settings,
     ):
         import httpx
@@ -393,7 +394,8 @@ class Served:
 
         opened = Opened(engine, name, tokenizer=tokenizer, opens_thinking=opens_thinking)
         self.engine, self.key = engine, settings.get("key")
-        self.service = Service(opened, parse_choice(policy), settings=Settings(**settings), retriever=retriever)
+        given = {"retriever": retriever, "engines": engines}
+        self.service = Service(opened, parse_choice(policy), settings=Settings(**settings), **given)
         listener, ready = bind("127.0.0.1", 0), threading.Event()
         self.place = listener.getsockname()
         self.url = f"http://127.0.0.1:{self.place[1]}"

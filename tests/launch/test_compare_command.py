@@ -15,7 +15,7 @@ from laconic.launch.compare_command import CompareOptions, model_name, read_poli
 from laconic.launch.compare_folder import prepare
 from laconic.launch.compare_text import print_results
 from laconic.recipes.entry import run_stage
-from laconic.rewards.errors import DataError, RecipeError
+from laconic.rewards.errors import DataError, LaunchError, RecipeError
 from laconic.rewards.records import Problem, read_rollouts
 from laconic.training import init
 
@@ -119,8 +119,10 @@ def test_mistakes_are_named_and_end_with_code_2(work, arguments, message):
         ({"policies": ("none=plain",)}, "the label 'none' is taken"),
         ({"policies": ("best_of_n",)}, "needs a scorer"),
         ({"policies": ("plain",), "price_in": 1.0}, "one price without the other"),
+        ({"policies": ("plain",), "engines": ("small=a",)}, "small: no policy asks for an engine of this name"),
+        ({"policies": ("plain",), "engines": ("small",)}, "--engine small"),
     ],
-    ids=["none", "label", "reserved", "scorer", "price"],
+    ids=["none", "label", "reserved", "scorer", "price", "engine for nothing", "engine without model"],
 )
 def test_policies_are_checked_before_anything_is_loaded(changes, message):
     with pytest.raises(RecipeError, match=message):
@@ -221,3 +223,57 @@ def test_policies_that_search_are_given_a_retriever(work):
     assert searched["searches"] == pytest.approx(sum(counts) / len(counts))
     other = laconic(*asked[:-2], *policy, "--out", "searched", "--retriever", "other.jsonl", cwd=folder)
     assert "another retriever (corpus.jsonl, not other.jsonl)" in other.stderr
+
+
+def other_model(model, folder):
+    """The same sizes and other weights."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight.flip(0).contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_cascades_are_given_further_engines(work, monkeypatch):
+    folder, asked, _ = work
+    monkeypatch.chdir(folder)
+    other = other_model(asked[0], folder / "other")
+    cascade = "up=confidence_cascade:engines=[same,other],thresholds=[0]"
+    engines = (f"same={asked[0]}", "other=other")
+    given = {"model": str(asked[0]), "problems": "recipe.yaml:test", "max_tokens": 60, "out": folder / "cascaded"}
+    with pytest.raises(LaunchError, match="'same' and 'other'") as missing:
+        compare_command.compare(CompareOptions(**given, policies=(cascade,)), Console())
+    assert (missing.value.cure, (folder / "cascaded").exists()) == ("name each: --engine NAME=MODEL", False)
+    options = [option for engine in engines for option in ("--engine", engine)]
+    done = laconic(*asked[:3], "--max-tokens", 60, "--out", "cascaded", "--policy", cascade, *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "cascaded" / "results.json").read_text())
+    assert results["provenance"]["engines"] == {"same": str(asked[0]), "other": "other"}
+    none, up = (list(read_rollouts(folder / "cascaded/rollouts" / f"{name}.jsonl")) for name in ("none", "up"))
+    assert results["policies"]["rows"][1]["tokens"] == pytest.approx(sum(row.tokens for row in up) / 6)
+    # The first engine is the model itself: what it finishes is its answer, what is cut goes on to the other one.
+    for alone, row in zip(none, up, strict=True):
+        fates = row.meta["ledger"]["by_role"].values()
+        discarded, kept = (sum(fate[name] for fate in fates) for name in ("discarded", "kept"))
+        assert row.tokens == discarded + kept
+        if alone.finished:
+            assert (row.text, kept, discarded) == (alone.text, alone.tokens, 0)
+        else:
+            assert (row.text != alone.text, kept > 0, discarded) == (True, True, alone.tokens)
+    assert {row.finished for row in none} == {True, False}
+    # Further policies can be added without naming the engines of those that are there ...
+    done = laconic(*asked[:3], "--max-tokens", 60, "--out", "cascaded", "--policy", "plain", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "cascaded/rollouts/up.jsonl").read_text().count("\n") == len(up)
+    rows = json.loads((folder / "cascaded" / "results.json").read_text())["policies"]["rows"]
+    assert [row["policy"] for row in rows] == ["none", "up", "plain"]
+    # ... but answers of other engines are not mixed with theirs.
+    swapped = (engines[0], f"other={asked[0]}")
+    with pytest.raises(DataError, match=r"another engine 'other' \(other, not "):
+        compare_command.compare(CompareOptions(**given, policies=(cascade,), engines=swapped), Console())
+    content = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for policies, named in (((cascade,), engines), (("plain",), ())):
+        with pytest.raises(DataError, match="another engine 'other': the files of other have changed"):
+            compare_command.compare(CompareOptions(**given, policies=policies, engines=named), Console())

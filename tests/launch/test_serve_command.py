@@ -87,6 +87,10 @@ def test_it_serves_until_it_is_told_to_stop(model):
         (["--allow", "plain,nobody"], "unknown policy 'nobody'"),
         (["--queue", "-1"], "queue=-1"),
         (["--scorer", "steps"], "which a server has not"),
+        (["--policy", "draft_target"], "needs an engine of the name 'draft'\n  -> name each: --engine NAME=MODEL"),
+        (["--engine", "small=a"], "--engine small: no policy asks for an engine of this name"),
+        (["--engine", "small"], "give each once, as NAME=MODEL"),
+        (["--policy", "confidence_cascade", "--engine", "small=a", "--engine", "large=b"], "a: "),
         (["--host", "203.0.113.1"], "cannot listen at 203.0.113.1:8000"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -101,7 +105,14 @@ def test_mistakes_leave_with_2():
     assert "did you mean plain?" in refused("no/such/model", "--policy", "plan")
 
 
-def test_a_scorer_and_a_warning_where_others_can_reach_it(model, tmp_path):
+def other_model(folder):
+    """Of another size, so that it says something else."""
+    spec = ScratchModel(hidden_size=16, layers=1, heads=1, max_length=256)
+    scratch.build(spec, scratch.symbolic_tokenizer([*map(str, range(10)), *"+="]), seed=1, folder=folder)
+    return folder
+
+
+def test_a_scorer_further_engines_and_a_warning_where_others_can_reach_it(model, tmp_path):
     (tmp_path / "shortest.py").write_text(
         "def make(problem):\n"
         "    async def score(prompt, texts):\n"
@@ -110,13 +121,34 @@ def test_a_scorer_and_a_warning_where_others_can_reach_it(model, tmp_path):
         "    return score\n"
     )
     options = ["--policy", "best_of_n:samples=4", "--scorer", "shortest:make", "--port", "0", "--host", "0.0.0.0"]
+    options += ["--allow", "best_of_n,plain,cascade", "--engine", f"large={model}"]
+    options += ["--engine", f"small={other_model(tmp_path / 'small')}"]
     process = start(model, *options, "--name", "tiny", PYTHONPATH=str(tmp_path))
     try:
         (_, url, _), before = place_of(process)
         assert "warning: everyone who reaches http://0.0.0.0:" in before
         asked = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4 ="}], "seed": 1}
-        reply = openai.OpenAI(base_url=url, api_key="-", max_retries=0).chat.completions.create(**asked)
-        assert reply.choices[0].laconic["policy"] == "best_of_n"
+        client = openai.OpenAI(base_url=url, api_key="-", max_retries=0)
+        assert client.chat.completions.create(**asked).choices[0].laconic["policy"] == "best_of_n"
+        assert [item.id for item in client.models.list()] == ["tiny"]
+
+        def said(policy, seed):
+            options = {"extra_body": {"policy": policy, "separate_reasoning": False}, "max_tokens": 40}
+            (choice,) = client.chat.completions.create(**{**asked, "seed": seed}, **options).choices
+            roles = choice.laconic["ledger"]["by_role"].values()
+            return choice.message.content, *(sum(role[fate] for role in roles) for fate in ("kept", "discarded"))
+
+        # The model itself is an engine too, under a name. Every text has a score from 0 to 1; what cannot be read goes
+        # on to the other engine.
+        answered = []
+        for seed in range(6):
+            alone = said("plain", seed)
+            second = said("cascade:engines=[large,small],thresholds=[2]", seed)
+            assert (alone[2], second[2]) == (0, alone[1])
+            first = said("cascade:engines=[large,small],thresholds=[0]", seed)
+            assert first in (alone, second)
+            answered.append(first == alone)
+        assert any(answered)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
     finally:
