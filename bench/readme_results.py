@@ -1,4 +1,4 @@
-"""Write the measured figures into README.md and the guide on search agents from the result files in bench/results.
+"""Write the measured figures into README.md and two guides from the result files in bench/results.
 
     python bench/readme_results.py
 
@@ -7,6 +7,7 @@ Everything between two markers in these documents comes from here, so no figure 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from quickstart_seeds import QUICKSTART, verdict
 from search_results import seeds_section
 from search_rewards import REWARDS, table_section
 from search_seeds import SEARCH
-from seeds import ROOT, Study
+from seeds import RESULTS, ROOT
 
 from laconic.eval import policy_table
 from laconic.eval.headline import headline
@@ -87,9 +88,30 @@ def _seed_row(seed: int, results: dict[str, Any]) -> str:
     )
 
 
-def place(document: Path, study: Study, lines: str) -> None:
-    """Put lines between a study's markers in a document."""
-    begin, end = f"<!-- {study.recipe}:begin -->", f"<!-- {study.recipe}:end -->"
+def step_section() -> str:
+    """What a GRPO step takes beside TRL's, from the result file of `bench/grpo_step.py`."""
+    found = json.loads((RESULTS / "grpo_step.json").read_text())
+    figures = found["figures"]
+    rows = []
+    for case in ("long_tails", "equal_lengths", "whole_step"):
+        theirs, ours = (f"{figures[case][f'{side}_seconds']:.2f} s" for side in ("trl", "laconic"))
+        rows.append([case.replace("_", " "), theirs, ours, f"{figures[case]['ratio']:.1f} times faster"])
+    memory = figures["peak_memory"]
+    theirs, ours = (f"{memory[f'{side}_mebibytes']:.0f} MiB" for side in ("trl", "laconic"))
+    rows.append(["peak memory", theirs, ours, f"{100 * memory['ratio']:.0f} %"])
+    table = policy_table.markdown_lines(["case", "TRL's trainer", "this trainer", "against TRL"], rows)
+    apart = max(figures[case]["gradient_difference"] for case in ("long_tails", "equal_lengths"))
+    return (
+        f"{table}\n\nA decoder of {found['parameters'] / 1e6:.1f} million parameters, {found['rollouts']} rollouts a "
+        f"step, one thread, medians of {found['rounds']} rounds; the gradients differ by at most {apart:.0e} of their "
+        f"size. Made by `{found['command']}` at commit {found['commit']['hash'][:10]} on {found['hardware']['cpu']}; "
+        "the file is `bench/results/grpo_step.json`. On a GPU: not yet measured."
+    )
+
+
+def place(document: Path, name: str, lines: str) -> None:
+    """Put lines between the markers of that name in a document."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, found, rest = document.read_text().partition(begin)
     if not found:
         raise SystemExit(f"{document.name} has no {begin}")
@@ -98,9 +120,10 @@ def place(document: Path, study: Study, lines: str) -> None:
 
 def main() -> None:
     """Rewrite the documents in place."""
-    place(ROOT / "README.md", QUICKSTART, section(QUICKSTART.results()))
-    place(ROOT / "README.md", SEARCH, seeds_section(SEARCH.results()))
-    place(ROOT / "docs/guides/search-quickstart.md", REWARDS, table_section(REWARDS.results()))
+    place(ROOT / "README.md", QUICKSTART.recipe, section(QUICKSTART.results()))
+    place(ROOT / "README.md", SEARCH.recipe, seeds_section(SEARCH.results()))
+    place(ROOT / "docs/guides/search-quickstart.md", REWARDS.recipe, table_section(REWARDS.results()))
+    place(ROOT / "docs/guides/faster-grpo.md", "grpo_step", step_section())
 
 
 if __name__ == "__main__":
