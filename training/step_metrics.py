@@ -40,13 +40,12 @@ def of_step(
     combined: Metrics = {
         name: [_combined(name, values, totals, skipped, sequence_level)] for name, values in found.items() if values
     }
-    if "policy_loss" in found:
-        # Not a mean: parts of a loss add up, as their gradients do. TRL's is a mean over processes already, whose
-        # parts have weights of their own and cannot be told apart again.
-        total = sum(batch.weight * value for batch, value in found["policy_loss"]) / len(segments)
-        combined["policy_loss"] = [total]
-        if segments[0].processes > 1:
-            del combined["policy_loss"]
+    if segments[0].processes > 1:
+        # TRL's is a mean over processes already, whose parts have weights of their own and cannot be told apart again.
+        combined.pop("policy_loss", None)
+    elif "policy_loss" in found:
+        # Not a mean: parts of a loss add up, as their gradients do.
+        combined["policy_loss"] = [sum(batch.weight * value for batch, value in found["policy_loss"]) / len(segments)]
     places = sum(batch["prompt_ids"].numel() + batch["completion_ids"].numel() for batch, _ in parts)
     held = sum(batch.held for batch, _ in parts)
     return combined | {
