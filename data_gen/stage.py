@@ -46,7 +46,7 @@ def main(opened: Opened) -> dict[str, Any]:
     """
     config: GenerateStage = opened.stage.config
     used = _problems(opened)
-    practised = _practised(opened, used.kept[: config.limit])
+    practised = _practised(opened, used.kept)
     problems = validate_golds(practised.problems, opened.stage.problems)
     write_jsonl(opened.work / "problems.jsonl", (problem.to_json() for problem in problems))
     rollouts = _rollouts(opened, replace(practised, problems=problems))
@@ -100,14 +100,24 @@ def _problems(opened: Opened) -> Cleaned[Problem]:
     return training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
 
 
-def _practised(opened: Opened, problems: list[Problem]) -> Practice:
-    """The problems, and what a world's teacher asks besides."""
+def _practised(opened: Opened, found: list[Problem]) -> Practice:
+    """The problems that are not left out, and what a world's teacher asks besides."""
     stage, config = opened.stage, opened.stage.config
+    problems = found[config.skip :][: config.limit]
+    if not problems:
+        raise DataError(
+            f"{config.name}: skip: {config.skip} leaves none of {len(found)} problems", cure="skip fewer, or draw more"
+        )
     asked = {} if config.teacher is None else config.teacher.model_dump(include={"taught_questions", "recalls"})
     if not any(asked.values()):
         return Practice(problems, {problem.id: config.samples for problem in problems}, frozenset())
     return practice(
-        stage.problems.world(stage.problems_seed), problems, samples=config.samples, seed=stage.seed, **asked
+        stage.problems.world(stage.problems_seed),
+        problems,
+        samples=config.samples,
+        seed=stage.seed,
+        left_out=frozenset(problem.id for problem in found[: config.skip]),
+        **asked,
     )
 
 

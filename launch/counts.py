@@ -35,12 +35,13 @@ class Count:
         return Count(None if self.value is None else math.ceil(self.value * factor), self.exact)
 
 
-def problems(spec: Problems, split: str, limit: int | None) -> Count:
-    """Problems of one split after a stage's limit."""
+def problems(spec: Problems, split: str, limit: int | None, *, skip: int = 0) -> Count:
+    """Problems of one split that a stage uses: the first `limit` of those after the first `skip`."""
     total = _total(spec, split)
-    if total.value is None or limit is None:
-        return Count(limit) if total.value is None else total
-    return Count(min(limit, total.value), total.exact)
+    if total.value is None:
+        return Count(limit)
+    left = max(0, total.value - skip)
+    return Count(left if limit is None else min(limit, left), total.exact)
 
 
 def _total(spec: Problems, split: str) -> Count:
@@ -61,7 +62,7 @@ def rows(plan: Plan, stage: StageFile) -> Count:
     done = plan.run_dir / stage.folder
     if is_complete(done) and (done / "rows.jsonl").is_file():
         return Count(_lines(done / "rows.jsonl"), exact=True)
-    most = problems(stage.problems, config.split, config.limit)
+    most = problems(stage.problems, config.split, config.limit, skip=config.skip)
     return Count(None if most.value is None else most.value * config.samples + _practised(stage))
 
 
@@ -132,7 +133,8 @@ def sampled_tokens(stage: StageFile) -> str:
     if isinstance(config, GenerateStage) and config.teacher is not None:
         return "none sampled; a teacher writes the traces"
     models = len(config.models or ()) if isinstance(config, EvalStage) else 1
-    asked = problems(stage.problems, config.split, config.limit)
+    skip = 0 if isinstance(config, EvalStage) else config.skip
+    asked = problems(stage.problems, config.split, config.limit, skip=skip)
     line = _sampled(asked.times(config.samples * models), config.sampling.max_tokens)
     line = line if models == 1 else f"{line} ({models} models)"
     return f"{line}{_policy_tokens(config, asked)}" if isinstance(config, EvalStage) and config.policies else line

@@ -50,8 +50,10 @@ class GenerateStage(BaseStage):
     model: str | None = None
     """A stage that makes a model, or `base`; unset means the nearest earlier one. Not with a teacher."""
     split: Literal["train", "test"] = "train"
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leave out the first so many problems: a later stage with `limit` then trains on what was not taught."""
     limit: Count | None = None
-    """Use only the first so many problems."""
+    """Use only the first so many of the others."""
     samples: Count = 1
     """Traces per problem."""
     gold: bool = False
@@ -93,6 +95,11 @@ class GenerateStage(BaseStage):
             wrong.append(mistake(("pass_rate",), f"found {list(self.pass_rate)}; the lower end comes first"))
         raise_all(wrong)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_skip(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A stage that skips nothing stays what it was before one could: same file, same hash.
+        return {key: value for key, value in write(self).items() if key != "skip" or value}
 
 
 class TrainingStage(BaseStage):

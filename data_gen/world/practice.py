@@ -8,7 +8,7 @@ questions about facts that are not taught are asked in these words too, lest the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -42,6 +42,7 @@ def practice(
     taught_questions: int = 0,
     recalls: int = 0,
     seed: int = 0,
+    left_out: Collection[str] = (),
 ) -> Practice:
     """Training problems, and what is practised beside them.
 
@@ -53,12 +54,13 @@ def practice(
         recalls: Episodes for every taught fact, held out or not, asked in a statement's words. Where it is positive,
             half of the training questions for one fact that is not taught are asked in these words instead.
         seed: Draws the wordings, and the half.
+        left_out: Ids of questions that are not asked, though their facts are recalled.
     """
     rng = Random(f"{world.seed}/practice/{seed}")
     plan = [(problem, samples) for problem in problems]
     if recalls:
         plan = [(_recast(p, rng) if _is_missing_fact(p) and rng.random() < 0.5 else p, n) for p, n in plan]
-    known = asked_about(world, "train", seed=seed) if taught_questions else []
+    known = [p for p in asked_about(world, "train", seed=seed) if p.id not in left_out] if taught_questions else []
     facts = [fact for fact in world.facts.values() if fact.taught] if recalls else []
     recalled = [_recast(problem_of(world, single_fact(world, *fact.key), rng), rng) for fact in facts]
     more = [*((problem, taught_questions) for problem in known), *((problem, recalls) for problem in recalled)]

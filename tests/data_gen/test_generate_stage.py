@@ -112,6 +112,17 @@ def test_contaminated_training_problems_are_left_out(recipe, tmp_path):
     assert rows_of(finished(tmp_path, "kept"))[2]["problem_id"] == "train-2"
 
 
+def test_what_is_skipped_is_left_to_a_later_stage(recipe, tmp_path, capsys):
+    train = str(DATA / "gsm8k_small.jsonl")
+    test = write_rows(tmp_path / "test.jsonl", [{"question": "Another one ?", "answer": "It is so.\n#### 1"}])
+    problems = {"source": "jsonl", "layout": "gsm8k", "train": train, "test": test}
+    run_stage("generate", main, recipe({"teacher": {"source": "gold"}, "skip": 17, "limit": 2}, problems))
+    assert [row["problem_id"] for row in rows_of(finished(tmp_path))] == ["train-17", "train-18"]
+    with pytest.raises(SystemExit):
+        run_stage("generate", main, recipe({"teacher": {"source": "gold"}, "skip": 20}, problems, name="none"))
+    assert "made: skip: 20 leaves none of 20 problems" in capsys.readouterr().err
+
+
 def test_no_rows_is_an_error_that_counts(recipe, tmp_path, capsys):
     stage = {"samples": 2, "limit": 6, "keep": "shortest_vs_longest", "sampling": {"max_tokens": 3}}
     with pytest.raises(SystemExit) as left:

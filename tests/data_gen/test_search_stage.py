@@ -109,6 +109,23 @@ def test_what_is_recalled_is_repeated(generated):
     assert len(list(read_rollouts(folder / "rollouts.jsonl"))) == len(rows)
 
 
+def test_a_question_that_is_skipped_is_not_practised_but_its_fact_is_recalled(generated):
+    before = "teacher: {styles: {minimal: 1, needless: 1, premature: 1}}, samples: 3}"
+    teacher = "teacher: {styles: {minimal: 1}, taught_questions: 2, recalls: 1}"
+    recalled, asked = [], []
+    for skip in ("", ", skip: 20"):
+        stage, folder = generated((before, f"{teacher}{skip}}}"))
+        problems = list(read_problems(folder / "problems.jsonl"))
+        recalled.append({p.id for p in problems if p.id.endswith("-recall") and not p.meta["least_searches"]})
+        asked.append({p.id for p in problems})
+    skipped = {p.id for p in training_problems(stage.problems, stage.problems_seed).kept[:20]}
+    known = {f"{id}-recall" for id in skipped} & recalled[0]
+    assert len(known) > 2
+    assert recalled[0] == recalled[1]
+    assert {id.removesuffix("-recall") for id in known} < asked[0]
+    assert not skipped & asked[1]
+
+
 def test_a_share_is_answered_from_memory_with_the_closed_book_prompt(generated):
     asked = "{styles: {minimal: 1, needless: 1}, taught_questions: 1, recalls: 2"
     texts, counts = {}, {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from laconic.data_gen.stage import main
-from laconic.launch.counts import Count, rows
+from laconic.launch.counts import Count, rows, sampled_tokens
 from laconic.recipes.entry import run_stage
 from laconic.recipes.resolve import resolve
 from laconic.recipes.source import load_recipe
@@ -34,3 +34,12 @@ def test_rows_of_a_world_count_what_is_practised(tmp_path):
     assert after.exact
     # More than the questions alone would give, and all that is stated and recalled.
     assert 6 * taught < after.value <= before.value
+
+
+def test_skipped_problems_are_not_counted(tmp_path):
+    path = tmp_path / "world.yaml"
+    sampled = "    model: base\n    keep: all\n    skip: 15\n    sampling: {max_tokens: 10}\n    samples: 2\n"
+    path.write_text(RECIPE[: RECIPE.index("    teacher:")] + sampled)
+    plan = resolve(load_recipe(path), tmp_path / "runs")
+    assert rows(plan, plan.stage("made")) == Count(45 * 2)
+    assert sampled_tokens(plan.stage("made")) == "at most 900 sampled: 90 rollouts x max_tokens 10"
