@@ -36,7 +36,7 @@ from laconic.rewards.schedule import (
     Wrapper,
 )
 
-__all__ = ["GATES", "RESERVED", "check_entry", "compose", "judge_of", "weighted"]
+__all__ = ["GATES", "RESERVED", "check_entry", "compose", "judge_of", "parameters_given", "weighted"]
 
 GATES: Mapping[str, type[Wrapper]] = {
     "running_best": RunningBestGate,
@@ -56,10 +56,10 @@ def check_entry(entry: Mapping[str, Any]) -> None:
     if not isinstance(name, str):
         raise RecipeError(f"rewards: name is {name!r}", cure="name a reward; `laconic list rewards` has them all")
     registered = registry.find(name)
-    for key in _parameters(entry):
+    for key in parameters_given(entry):
         if key not in registered.parameters:
             raise _unknown(name, key, [*registered.parameters, *sorted(RESERVED)])
-    registry.check(name, _parameters(entry))
+    registry.check(name, parameters_given(entry))
     if not _is_number(entry.get("weight", 1.0)):
         raise _wrong(name, "weight", entry["weight"], "a finite number")
     if not isinstance(entry.get("times_correct", False), bool):
@@ -79,7 +79,7 @@ def compose(entry: Mapping[str, Any]) -> Scorer:
         RecipeError: see `check_entry`.
     """
     check_entry(entry)
-    scorer = registry.find(entry["name"]).build(_parameters(entry))
+    scorer = registry.find(entry["name"]).build(parameters_given(entry))
     if entry.get("times_correct"):
         scorer = TimesCorrect(scorer)
     if "gate" in entry:
@@ -115,7 +115,8 @@ def weighted(entries: Sequence[Mapping[str, Any]]) -> Scorer:
     return WeightedSum([(float(entry.get("weight", 1.0)), compose(entry)) for entry in entries])
 
 
-def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
+def parameters_given(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The reward's own parameters in an entry."""
     return {key: value for key, value in entry.items() if key not in RESERVED}
 
 

@@ -41,6 +41,9 @@ def needs(reward: Reward) -> list[str]:
         *(f"column `{name}` ({COLUMNS[name].unit}): {COLUMNS[name].about}" for name in reward.needs),
         *(f"read if there: `{name}` ({COLUMNS[name].unit}): {COLUMNS[name].about}" for name in reward.uses),
     ]
+    if reward.cap is not None:
+        unless = "" if reward.cap_wants is None else f", unless `{reward.cap_wants}` is null"
+        found.append(f"may stop early (`stop_early`): above `{reward.cap}` all rollouts earn the same{unless}")
     found += ["may abstain: null instead of a reward, advantage 0"] if reward.abstains else []
     return [*found, f"speed: below 100,000 rollouts per second on one core: {reward.slow}"] if reward.slow else found
 

@@ -72,7 +72,7 @@ class Group:
     ids: tuple[tuple[int, ...], ...] | None = column("list of token ids", "the generated token ids", lists)
     answer: tuple[str | None, ...] | None = column("text", "the answer read from the completion", words)
     well_formed: Array | None = column("bool", "the completion has the form the prompt asked for", flags)
-    budget: Array | None = column("tokens", "the length that the prompt asked for", numbers)
+    budget: Array | None = column("tokens", "the length that the prompt asked for; negative: at most that", numbers)
     prefix_length: Array | None = column(
         "tokens", "shortest start of the thinking that already holds the answer; null if none was found", numbers
     )

@@ -63,15 +63,27 @@ async def answers(
     async def ask(at: int, row: Row) -> Any:
         async with slots:
             try:
-                answer = judge(row)
-                return await answer if inspect.isawaitable(answer) else answer
+                return await ask_one(judge, row)
             except Exception as error:
-                raise _failure(judge, names[at] if names else f"rollout {at + 1} of {len(rows)}", error) from error
+                raise failure(judge, names[at] if names else f"rollout {at + 1} of {len(rows)}", error) from error
 
     return list(await asyncio.gather(*(ask(at, row) for at, row in enumerate(rows))))
 
 
-def _failure(judge: Judge, row: str, error: Exception) -> LaunchError:
+async def ask_one(judge: Judge, row: Row) -> Any:
+    """What a judge, async or not, says about a row, not parsed yet; whatever it raises is raised."""
+    answer = judge(row)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def failure(judge: Judge, row: str, error: BaseException) -> LaunchError:
+    """What is raised where a judge raised.
+
+    Args:
+        judge: Which one.
+        row: What messages call the row it was asked about.
+        error: What it raised.
+    """
     last = traceback.extract_tb(error.__traceback__)[-1]
     return LaunchError(
         f"judge {name_of(judge)} failed on {row}: {type(error).__name__}: {error} ({last.filename}:{last.lineno})",

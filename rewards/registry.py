@@ -99,6 +99,10 @@ class Reward:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     ordered: tuple[tuple[str, str], ...] = ()
     """Pairs of parameters of which the first may not exceed the second."""
+    cap: str | None = None
+    """The parameter above which a length earns one and the same reward, whatever else the rollout is."""
+    cap_wants: str | None = None
+    """A parameter that may be null, and then there is no such length."""
 
     @property
     def stateful(self) -> bool:
@@ -109,6 +113,17 @@ class Reward:
     def documentation(self) -> docstring.Documentation:
         """The docstring's sections."""
         return docstring.read(self.function)
+
+    def cap_length(self, parameters: Mapping[str, Any]) -> float | None:
+        """The length above which all rollouts earn the same; None where there is none.
+
+        Args:
+            parameters: Checked ones, as a recipe gives them; the others have their defaults.
+        """
+        values = {name: parameters.get(name, item.default) for name, item in self.parameters.items()}
+        if self.cap is None or (self.cap_wants is not None and values[self.cap_wants] is None):
+            return None
+        return float(values[self.cap])
 
     @property
     def summary(self) -> str:
@@ -187,6 +202,8 @@ def reward(
     judged: Judged | None = None,
     slow: str | None = None,
     ordered: tuple[tuple[str, str], ...] = (),
+    cap: str | None = None,
+    cap_wants: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function or class into the registry; a class `ShorterBetter` becomes the name `shorter_better`.
 
@@ -202,6 +219,9 @@ def reward(
         judged: The column that an injected judge fills.
         slow: Why it scores fewer than 100,000 rollouts per second on one core.
         ordered: Pairs of parameters of which the first may not exceed the second.
+        cap: The parameter above which a length earns one and the same reward, whatever else the rollout is: right or
+            wrong, finished or not. A grpo stage with `stop_early` stops there.
+        cap_wants: A parameter that may be null, and then there is no such length.
 
     Raises:
         RecipeError: the name is taken by another reward of Laconic's, or the registration is wrong.
@@ -211,6 +231,8 @@ def reward(
         name = _snake(function.__name__)
         _check_columns(name, (*needs, *uses))
         assert set(claims) <= CLAIMS.keys(), f"{name}: {sorted(set(claims) - CLAIMS.keys())} is no claim"
+        parameters = parameters_of(function)
+        assert {cap, cap_wants} <= {None, *parameters}, f"{name}: {cap} or {cap_wants} is no parameter of it"
         registered = Reward(
             name=name,
             function=function,
@@ -223,8 +245,10 @@ def reward(
             abstains=abstains,
             judged=judged,
             slow=slow,
-            parameters=parameters_of(function),
+            parameters=parameters,
             ordered=ordered,
+            cap=cap,
+            cap_wants=cap_wants,
         )
         _enter(registered)
         return function

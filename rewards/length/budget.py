@@ -19,8 +19,8 @@ from laconic.rewards.registry import Count, NonNegative, Positive, Range, Share,
 _CORRECTNESS_FIRST = ("right_above_wrong", "shorter_is_no_worse", "no_length_pressure_on_wrong")
 
 
-@reward(paper="arXiv:2503.04697", scope="rollout", uses=("budget",))
-def l1_exact(group: Group, *, budget: Positive = 1024.0, alpha: NonNegative = 3e-4) -> Array:
+@reward(paper="arXiv:2503.04697", scope="rollout", uses=("budget",), abstains=True)
+def l1_exact(group: Group, *, budget: Positive = 1024.0, alpha: NonNegative = 3e-4, own_prompts: bool = False) -> Array:
     """Right answers earn 1, and every token away from the length that the prompt asked for costs (LCPO-Exact).
 
     Formula, with n the length that the prompt asked for::
@@ -35,6 +35,8 @@ def l1_exact(group: Group, *, budget: Positive = 1024.0, alpha: NonNegative = 3e
         budget: n for a rollout without the column ``budget``; ours, the prompts of the paper always name n. A negative
             ``budget`` in the data counts by its absolute value. [tokens]
         alpha: Reward lost per token away from n. [reward/token]
+        own_prompts: No reward (NaN) for a negative ``budget``, which in the authors' data marks a prompt that names an
+            upper bound; such prompts are `l1_max`'s. [-]
 
     Deviations: None in the linear form, which is the paper's. Two more settings of the released code are not offered:
         the sigmoid form pays more the further a rollout is from n, and the multiplied form is 0 for every rollout.
@@ -49,10 +51,11 @@ def l1_exact(group: Group, *, budget: Positive = 1024.0, alpha: NonNegative = 3e
     >>> l1_exact(group).round(4).tolist()
     [0.85, 1.0, -0.6]
     """
-    return group.correct - alpha * np.abs(_budgets(group, budget) - group.length)
+    rewards = group.correct - alpha * np.abs(_budgets(group, budget) - group.length)
+    return np.where(_negative(group), np.nan, rewards) if own_prompts else rewards
 
 
-@reward(paper="arXiv:2503.04697", scope="rollout", uses=("budget",), claims=_CORRECTNESS_FIRST)
+@reward(paper="arXiv:2503.04697", scope="rollout", uses=("budget",), claims=_CORRECTNESS_FIRST, abstains=True)
 def l1_max(
     group: Group,
     *,
@@ -62,6 +65,7 @@ def l1_max(
     shape: Literal["linear", "sigmoid"] = "linear",
     combine: Literal["multiply", "add"] = "multiply",
     as_released: bool = False,
+    own_prompts: bool = False,
 ) -> Array:
     """Right answers earn more the further they stay below the length that the prompt allowed (LCPO-Max).
 
@@ -84,10 +88,13 @@ def l1_max(
         shape: Of s; the paper's is linear. [-]
         combine: How s meets correctness; the paper multiplies. [-]
         as_released: Half the slope, as in the authors' code. [-]
+        own_prompts: No reward (NaN) for a positive ``budget``: where negative ones mark these prompts, the others are
+            `l1_exact`'s. [-]
 
     Deviations: The released code has slope ``alpha / 2`` where the paper has ``alpha``; it alone has the sigmoid and
         the sum. The released script for this reward switches none of its forms on. Its data mixes prompts of both
-        kinds, told apart by the sign of the budget; here `l1_exact` and `l1_max` are two rewards.
+        kinds, told apart by the sign of the budget; here `l1_exact` and `l1_max` are two rewards, and with
+        `own_prompts` each is for its own.
 
     Gaming: s is the same for all lengths that are short enough, so thinking may shrink to nothing where guessing works.
         Added, a short wrong answer (1) is worth as much as a right one that is far too long (1).
@@ -105,7 +112,17 @@ def l1_max(
     else:
         slope, offset = (alpha / 2, 0.5) if as_released else (alpha, delta)
         term = np.clip(slope * spare + offset, 0.0, 1.0)
-    return group.correct * term if combine == "multiply" else group.correct + term
+    rewards = group.correct * term if combine == "multiply" else group.correct + term
+    return np.where(_positive(group), np.nan, rewards) if own_prompts else rewards
+
+
+def _negative(group: Group) -> Array | bool:
+    """Which budgets are marked as upper bounds; a missing one is neither."""
+    return False if group.budget is None else group.budget < 0
+
+
+def _positive(group: Group) -> Array | bool:
+    return False if group.budget is None else group.budget > 0
 
 
 def _budgets(group: Group, default: float) -> Array:
@@ -115,7 +132,7 @@ def _budgets(group: Group, default: float) -> Array:
     return np.where(np.isnan(group.budget), default, np.abs(group.budget))
 
 
-@reward(paper="arXiv:2504.01296", scope="rollout", claims=_CORRECTNESS_FIRST)
+@reward(paper="arXiv:2504.01296", scope="rollout", claims=_CORRECTNESS_FIRST, cap="length_limit")
 def think_prune(group: Group, *, length_limit: Positive = 4000.0) -> Array:
     """1 for a right answer within a hard limit of tokens, else 0.
 
@@ -150,6 +167,7 @@ def think_prune(group: Group, *, length_limit: Positive = 4000.0) -> Array:
     scope="rollout",
     claims=("shorter_is_no_worse",),
     ordered=(("cache", "max_length"),),
+    cap="max_length",
 )
 def soft_overlong(group: Group, *, max_length: Positive = 20480.0, cache: NonNegative = 4096.0) -> Array:
     """DAPO's soft overlong punishment: 0, then down to -1 over the last tokens before the limit.
@@ -182,7 +200,14 @@ def soft_overlong(group: Group, *, max_length: Positive = 20480.0, cache: NonNeg
     return np.clip((max_length - cache - group.length) / cache, -1.0, 0.0)
 
 
-@reward(paper="arXiv:2502.03373", scope="rollout", uses=("text",), claims=("shorter_is_no_worse",))
+@reward(
+    paper="arXiv:2502.03373",
+    scope="rollout",
+    uses=("text",),
+    claims=("shorter_is_no_worse",),
+    cap="max_length",
+    cap_wants="exceed",
+)
 def cosine(
     group: Group,
     *,
