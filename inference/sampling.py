@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from laconic.inference.engine import Capability, Engine, Sampling, check_capabilities
+from laconic.inference.engine import Branch, Capability, Engine, Sampling, check_capabilities
 from laconic.inference.ledger import Ledger
-from laconic.rewards.errors import LaconicError
+from laconic.rewards.errors import LaconicError, RecipeError
 
 AT_ONCE = 1024
 """Open branches, where the engine does not say how many generations it takes."""
@@ -36,6 +36,10 @@ class Request:
     prompt: str
     """The user message; the engine applies the model's chat template."""
     seed: int
+    begin: str = ""
+    """Text that the completion begins with; the model goes on from there."""
+    max_tokens: int | None = None
+    """Of the completion, `begin` included, where it has a limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Completion:
 
     key: tuple[str, int]
     ids: tuple[int, ...]
-    """Generated token ids, the end-of-sequence token included when there was one."""
+    """Token ids: those that its request began it with, then the generated ones, the end-of-sequence token included when
+    there was one."""
     finished: bool
     """False when the token limit cut it."""
 
@@ -91,7 +96,8 @@ class EngineSampler:
 
         Raises:
             LaconicError: what the engine raised, with the problem named: a `DataError` where a prompt and `max_tokens`
-                exceed the model's positions, a `ModelError` where its logits are not finite.
+                exceed the model's positions, a `ModelError` where its logits are not finite. A `RecipeError` where
+                nothing can follow what a completion begins with.
         """
         requests = list(requests)
         lengths = self._runner.run(self._lengths(dict.fromkeys(request.prompt for request in requests), sampling))
@@ -139,10 +145,12 @@ class EngineSampler:
                 return done.put_nowait(error)
 
     async def _complete(self, request: Request, sampling: Sampling) -> Completion:
+        limit = request.max_tokens or sampling.max_tokens
         async with self.engine.open(request.prompt, ledger=Ledger(), sampling=sampling, seed=request.seed) as branch:
-            chunk = await branch.generate(max_tokens=sampling.max_tokens)
+            begun = await _begin(branch, request.begin, limit) if request.begin else ()
+            chunk = await branch.generate(max_tokens=limit - len(begun))
             await branch.close("kept")
-        return Completion(request.key, tuple(token.id for token in chunk.tokens), chunk.ended)
+        return Completion(request.key, (*begun, *(token.id for token in chunk.tokens)), chunk.ended)
 
     async def _stop(self) -> None:
         """End what is still being drawn."""
@@ -150,3 +158,14 @@ class EngineSampler:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers = []
+
+
+async def _begin(branch: Branch, text: str, limit: int) -> tuple[int, ...]:
+    """Let a completion begin with a text; returns its token ids."""
+    await branch.extend(text)
+    begun = branch.ids
+    assert begun is not None
+    if len(begun) >= limit:
+        message = f"a limit of {limit} tokens, of which {text!r}, what the completion begins with, takes {len(begun)}"
+        raise RecipeError(message, cure="raise max_tokens, or begin with less")
+    return begun

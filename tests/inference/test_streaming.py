@@ -44,6 +44,7 @@ SMALL = {
     "end_of_think_boost": {"close_id": 9, "boost": 1.0, "growth": 0.5, "every": 3},
     "fractured": {"traces": 2, "cuts": 2, "stride": 2},
     "hint_marginalisation": {"samples": 2, "per_hint": 1},
+    "named_budget": {"budget": 5},
     "no_wait": {"token_ids": [3]},
     "phi_decoding": {"beams": 2, "rollouts": 2, "max_steps": 2, "clusters": 2, "foresight_tokens": 4},
     "self_consistency": {"samples": 3},
