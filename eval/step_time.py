@@ -48,6 +48,8 @@ class StepTime:
     """Share of places."""
     skipped: float | None
     """Share of rollouts; None where the stage does not say how many there are."""
+    refills: tuple[float, float, float] | None = None
+    """Per generation, with dynamic sampling: groups drawn again, those of them used, seconds."""
 
     @property
     def total(self) -> float:
@@ -56,7 +58,7 @@ class StepTime:
 
 
 def step_times(stages: Sequence[Stage]) -> list[StepTime]:
-    """Of every grpo stage whose trainer told; TRL's own does not."""
+    """Of every grpo stage whose trainer told."""
     found = ((stage, _windows(stage.metrics)) for stage in stages if stage.kind == "grpo")
     return [_means(stage, *windows) for stage, windows in found if windows[0]]
 
@@ -80,7 +82,21 @@ def _means(stage: Stage, rows: Sequence[Row], spans: Sequence[int]) -> StepTime:
         micro_batches=mean([row["micro_batches/count"] for row in rows]),
         padding=mean([row["micro_batches/padding"] for row in rows]),
         skipped=skipped / rollouts if rollouts else None,
+        refills=_refills(rows, spans),
     )
+
+
+def _refills(rows: Sequence[Row], spans: Sequence[int]) -> tuple[float, float, float] | None:
+    # A step that goes on with an earlier generation says nothing.
+    told = [(row, span) for row, span in zip(rows, spans, strict=True) if row.get("refill/rounds") is not None]
+    if not told:
+        return None
+    weights = [span for _, span in told]
+    drawn, used, spent = (
+        float(np.average([row[f"refill/{name}"] for row, _ in told], weights=weights))
+        for name in ("groups_drawn", "groups_used", "seconds")
+    )
+    return drawn, used, spent
 
 
 def _by_phase(rows: Sequence[Row]) -> dict[str, list[float]]:
@@ -106,7 +122,13 @@ def table(times: Sequence[StepTime]) -> tuple[list[str], list[list[str]]]:
     phases = [phase for phase in PHASES if any(phase in time.seconds for time in times)]
     header = ["stage", "seconds per step", *(PHASES[phase] for phase in phases)]
     header += ["rollouts skipped, %", "padding, %", "micro-batches per step"]
-    return header, [[time.stage, _seconds(time.total), *_cells(time, phases)] for time in times]
+    cells = [[time.stage, _seconds(time.total), *_cells(time, phases)] for time in times]
+    if not any(time.refills for time in times):
+        return header, cells
+    again = [_refill(time) for time in times]
+    return [*header, "groups drawn again per generation"], [
+        [*row, cell] for row, cell in zip(cells, again, strict=True)
+    ]
 
 
 def _cells(time: StepTime, phases: Sequence[str]) -> Iterator[str]:
@@ -116,6 +138,13 @@ def _cells(time: StepTime, phases: Sequence[str]) -> Iterator[str]:
     yield _DASH if time.skipped is None else f"{100 * time.skipped:.1f}"
     yield f"{100 * time.padding:.1f}"
     yield f"{time.micro_batches:.1f}"
+
+
+def _refill(time: StepTime) -> str:
+    if time.refills is None:
+        return _DASH
+    drawn, used, spent = time.refills
+    return f"{drawn:.1f}: {used:.1f} used, {_seconds(spent)} s"
 
 
 def _seconds(value: float) -> str:

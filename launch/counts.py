@@ -154,7 +154,8 @@ def trained_tokens(view: Training, model: ModelSpec) -> str:
     longest = row_tokens(config, model)
     if isinstance(config, GrpoStage):
         rollouts = view.steps.times(batch.rows_per_step / setting(config, "num_iterations"))
-        return f"{_bound(rollouts.times(longest))} sampled: {rollouts} rollouts x max_completion_length {longest}"
+        limit = "stop_early" if config.stop_early else "max_completion_length"
+        return f"{_bound(rollouts.times(longest))} sampled: {rollouts} rollouts x {limit} {longest}"
     sides = 2 if isinstance(config, DpoStage) else 1
     seen = view.steps.times(batch.rows_per_step)
     pairs = " x 2 sides" if sides == 2 else ""

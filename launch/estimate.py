@@ -14,6 +14,7 @@ from laconic.launch.activations import Precision, activation_bytes, cache_bytes,
 from laconic.launch.profiles import Profile
 from laconic.launch.shapes import Shape, pretrained_shape
 from laconic.recipes.arithmetic import BatchPlan, micro_batch_tokens
+from laconic.recipes.early_stop import stop_length
 from laconic.recipes.model_spec import ModelSpec
 from laconic.recipes.problems_model import Problems
 from laconic.recipes.stages import DpoStage, GrpoStage, TrainingStage
@@ -199,6 +200,8 @@ def _kind(stage: TrainingStage) -> str:
 def row_tokens(stage: TrainingStage, model: ModelSpec) -> int:
     """Tokens of the longest training row, as trainer and model cut it (a prompt of grpo is not counted)."""
     longest = int(setting(stage, "max_completion_length" if isinstance(stage, GrpoStage) else "max_length") or 1024)
+    if isinstance(stage, GrpoStage) and stage.stop_early:
+        longest = min(longest, stop_length(stage.rewards))
     return min(longest, model.scratch.max_length) if model.scratch is not None else longest
 
 

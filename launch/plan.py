@@ -25,7 +25,7 @@ from laconic.recipes.arithmetic import BatchPlan
 from laconic.recipes.folder import STAGE_FILE, StageFolder
 from laconic.recipes.problems_model import FileProblems, ProceduralProblems, QaProblems, WorldProblems
 from laconic.recipes.resolve import Plan, StageFile
-from laconic.recipes.stages import TrainingStage
+from laconic.recipes.stages import GrpoStage, TrainingStage
 from laconic.rewards.errors import LaunchError
 
 State = Literal["complete", "begun", "to do"]
@@ -168,6 +168,8 @@ def _details(plan: Plan, view: StageView, profile: Profile, shape: Shape | None)
     if view.training is not None:
         yield "batch", batch_line(stage.kind, view.training.batch)
         yield "steps", f"{view.training.steps} ({view.training.data} {'prompts' if stage.kind == 'grpo' else 'rows'})"
+    if isinstance(stage.config, GrpoStage) and stage.config.budgets is not None:
+        yield "budgets", stage.config.budgets.in_words()
     if view.state == "complete" or stage.kind == "init":
         return
     if view.training is None:

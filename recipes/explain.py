@@ -156,5 +156,5 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _tags(model: type[BaseModel]) -> set[Any]:
     """The values of the literal field that tells this model from its siblings."""
-    fields = (model.model_fields[name].annotation for name in ("kind", "source") if name in model.model_fields)
+    fields = (model.model_fields[name].annotation for name in ("kind", "source", "name") if name in model.model_fields)
     return {tag for field in fields if typing.get_origin(field) is typing.Literal for tag in get_args(field)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import InitErrorDetails
 
-from laconic.recipes.stages import BaseStage, DpoStage, EvalStage, GenerateStage, SftStage, TrainingStage
+from laconic.recipes.stages import BaseStage, DpoStage, EvalStage, GenerateStage, GrpoStage, SftStage, TrainingStage
 from laconic.recipes.strict import mistake, suggest
 
 BASE = "base"
@@ -20,7 +20,7 @@ class Link:
     """What one stage uses."""
 
     roles: dict[str, str]
-    """Role (`model`, `data`, `model:<name>`) -> name of a stage, or `base`."""
+    """Role (`model`, `data`, `reference`, `model:<name>`) -> name of a stage, or `base`."""
     filled: dict[str, Any]
     """The stage's reference keys, with the names that were left out."""
 
@@ -52,6 +52,8 @@ class _Linker:
             filled["model"] = self._model("model", stage.model)
         if isinstance(stage, SftStage | DpoStage):
             filled["data"] = self._data(stage.data, "sft" if isinstance(stage, SftStage) else "preference")
+        if isinstance(stage, GrpoStage) and stage.reference is not None:
+            filled["reference"] = self._reference(stage.reference)
         return Link(roles=dict(filled), filled=filled)
 
     def _link_eval(self, stage: EvalStage) -> Link:
@@ -88,6 +90,14 @@ class _Linker:
         elif not legal:
             self._refuse(("data",), f"no earlier generate stage yields {rows} rows (see keep: of a generate stage)")
         return name or (legal[-1] if legal else "")
+
+    def _reference(self, name: str) -> str:
+        def fits(stage: BaseStage) -> bool:
+            return isinstance(stage, GenerateStage) and not (stage.teacher or stage.gold) and stage.split == "train"
+
+        legal = [stage.name for stage in self.stages[: self.at] if fits(stage)]
+        self._check(("reference",), name, legal, "holds more or other things than a model's answers to them", fits)
+        return name
 
     def _check(
         self, place: tuple[str | int, ...], name: str, legal: list[str], lack: str, fits: Callable[[BaseStage], bool]

@@ -89,7 +89,7 @@ class Recipe(StrictModel):
     def _parts_fit(self) -> Self:
         # References mean nothing while two stages share a name.
         raise_all(_names(self))
-        raise_all([*link(self.stages)[1], *_teachers(self), *_tokenizer(self), *_lengths(self)])
+        raise_all([*link(self.stages)[1], *_teachers(self), *_tokenizer(self), *_lengths(self), *_budgets(self)])
         raise_all(search_mistakes(self.search, self.problems, self.model, self.stages))
         raise_all(reward_mistakes(self.stages, self.search, self.problems))
         return self
@@ -154,6 +154,18 @@ def _lengths(recipe: Recipe) -> list[InitErrorDetails]:
             message = f"found {length}; the model's own limit is {limit} (model.scratch.max_length)"
             wrong.append(mistake(("stages", at, *place), message))
     return wrong
+
+
+def _budgets(recipe: Recipe) -> list[InitErrorDetails]:
+    """Prompts that a model from scratch could not read."""
+    scratch = recipe.model.scratch
+    if scratch is None or scratch.tokenizer == "bpe":
+        return []
+    asking = [at for at, stage in enumerate(recipe.stages) if isinstance(stage, GrpoStage) and stage.budgets]
+    return [
+        mistake(("stages", at, "budgets"), "a symbolic vocabulary has no such words; use tokenizer: bpe")
+        for at in asking
+    ]
 
 
 def _completion_length(stage: GrpoStage) -> int:

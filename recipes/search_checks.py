@@ -45,8 +45,8 @@ def _retrieval(search: SearchSpec, problems: Problems, model: ModelSpec) -> list
 
 
 def _stage(search: SearchSpec | None, problems: Problems, stage: BaseStage) -> list[tuple[Location, str]]:
-    if isinstance(stage, GrpoStage) and stage.search_disabled:
-        return _disabled(search, stage)
+    if isinstance(stage, GrpoStage):
+        return _rollouts(search, stage)
     if not isinstance(stage, GenerateStage):
         return []
     if search is None and stage.teacher is not None and isinstance(problems, WorldProblems):
@@ -56,6 +56,16 @@ def _stage(search: SearchSpec | None, problems: Problems, stage: BaseStage) -> l
     if search is not None and stage.teacher is not None and stage.teacher.closed_book:
         return _closed_book(search, stage)
     return []
+
+
+def _rollouts(search: SearchSpec | None, stage: GrpoStage) -> list[tuple[Location, str]]:
+    wrong = _disabled(search, stage) if stage.search_disabled else []
+    if search is None:
+        return wrong
+    if stage.rollouts is not None:
+        wrong.append((("rollouts",), "search episodes have a protocol of their own; leave rollouts out, or search:"))
+    message = "episodes with searches have no such thing; leave it out"
+    return wrong + [((key,), message) for key in ("budgets", "stop_early") if getattr(stage, key)]
 
 
 def _closed_book(search: SearchSpec, stage: GenerateStage) -> list[tuple[Location, str]]:

@@ -6,6 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from laconic.recipes.early_stop import early_stop_mistakes
+from laconic.recipes.grpo_advantages import AdvantagesSpec, advantages_mistakes
+from laconic.recipes.grpo_budgets import PromptBudgets, budgets_mistakes
+from laconic.recipes.grpo_rollouts import RolloutsSpec, rollouts_clashes, rollouts_mistakes
+from laconic.recipes.grpo_sampling import DynamicSampling
 from laconic.recipes.policy_entry import PolicyEntry, Prices, check_policies
 from laconic.recipes.stage_parts import Aes, DpoTrainer, GrpoTrainer, Lora, Reward, SamplingSpec, SftTrainer, Teacher
 from laconic.recipes.strict import Count, Fraction, Listed, NotEmpty, StrictModel, mistake, raise_all, suggest
@@ -165,6 +170,20 @@ class GrpoStage(TrainingStage):
     trainer."""
     tokens_per_micro_batch: Count | None = None
     """Of one forward and backward pass on one process, padding included; unset means chosen for the device."""
+    advantages: AdvantagesSpec | None = None
+    """Other advantages than TRL's."""
+    rollouts: RolloutsSpec | None = None
+    """Other rollouts than free ones."""
+    reference: str | None = None
+    """A generate stage in which a model answers these training problems: the share of its samples that are right is
+    the column `reference_accuracy` of rewards (`adapt_think`)."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Draw groups without signal again."""
+    budgets: PromptBudgets | None = None
+    """Name a budget of tokens in every prompt."""
+    stop_early: bool = False
+    """Stop a rollout one token beyond the length above which no reward tells rollouts apart any more. Rewards are the
+    same, lengths and accuracies are those of the stopped rollouts."""
     trainer: GrpoTrainer = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -184,10 +203,31 @@ class GrpoStage(TrainingStage):
         raise_all(wrong)
         return self
 
+    @model_validator(mode="after")
+    def _methods_go_together(self) -> Self:
+        wrong = [
+            mistake((key,), "TRL's own trainer has no such thing; leave it out or set fast: true")
+            for key in ("advantages", "rollouts", "dynamic_sampling")
+            if not self.fast and getattr(self, key) is not None
+        ]
+        wrong += advantages_mistakes(self.advantages, self.trainer, draws_again=self.dynamic_sampling is not None)
+        wrong += rollouts_mistakes(self.rollouts, self.trainer)
+        wrong += rollouts_clashes(
+            self.rollouts, advantages=self.advantages is not None, prompt_budgets=self.budgets is not None
+        )
+        wrong += budgets_mistakes(self.budgets, self.rewards)
+        if self.stop_early:
+            wrong += early_stop_mistakes(self.rewards, self.trainer, own_rollouts=self.rollouts is not None)
+        if self.dynamic_sampling is not None:
+            wrong += self.dynamic_sampling.clashes(self.trainer)
+        raise_all(wrong)
+        return self
+
     @model_serializer(mode="wrap")
     def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A stage that sets none of them stays what it was before there were any: same file, same hash.
-        unset = {"search_disabled": 0.0, "fast": True, "tokens_per_micro_batch": None}
+        unset = {"search_disabled": 0.0, "fast": True, "tokens_per_micro_batch": None, "stop_early": False}
+        unset |= dict.fromkeys(("advantages", "rollouts", "reference", "dynamic_sampling", "budgets"))
         return {
             key: value for key, value in write(self).items() if key not in unset or getattr(self, key) != unset[key]
         }

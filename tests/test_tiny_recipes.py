@@ -37,5 +37,6 @@ def test_tiny(path, tmp_path, monkeypatch):
     results = json.loads((plan.run_dir / plan.stages[-1].folder / "results.json").read_text())
     assert {row["model"] for row in results["rows"]} == set(plan.stages[-1].config.models)
     if plan.recipe.model.scratch.architecture == "qwen2":
-        config = json.loads((plan.run_dir / plan.stage("grpo").folder / "model" / "config.json").read_text())
+        trained = [stage for stage in plan.stages if stage.kind == "grpo"][-1]
+        config = json.loads((plan.run_dir / trained.folder / "model" / "config.json").read_text())
         assert config["architectures"] == ["Qwen2ForCausalLM"]

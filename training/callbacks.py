@@ -132,7 +132,8 @@ class HealthCheck(TrainerCallback):
     def _warnings(self, logs: dict[str, Any]) -> list[tuple[str, str]]:
         found = []
         if (cut := logs.get("completions/clipped_ratio", 0.0)) > self.limits.truncated:
-            found.append(("truncated", f"{cut:.0%} of rollouts hit the token limit: raise max_completion_length"))
+            cure = "raise max_completion_length, or with stop_early the limit of the rewards"
+            found.append(("truncated", f"{cut:.0%} of rollouts hit the token limit: {cure}"))
         if (flat := logs.get("frac_reward_zero_std", 0.0)) > self.limits.no_signal:
             found.append(("no_signal", f"{flat:.0%} of groups have equal rewards: too easy, too hard, or collapsed"))
         length = logs.get("completions/mean_length")

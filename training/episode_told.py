@@ -35,7 +35,8 @@ class Told:
     columns: dict[str, Any]
     """Of `laconic.rewards.group.COLUMNS`."""
     facts: dict[str, Any]
-    """For metrics: `searches`, their `limit`, `refused`, `turns`, `finish`, `retrieved_tokens`, `forced_tokens`."""
+    """For metrics: `searches`, their `limit`, `refused`, `turns`, `finish`, `retrieved_tokens`, `forced_tokens`; empty
+    where nothing can be searched."""
 
     @property
     def tokens(self) -> int:

@@ -7,7 +7,6 @@ rows, and one gather per generation makes the groups whole on every process.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from laconic.rewards.answers import judge
 from laconic.rewards.compose import judge_of
 from laconic.rewards.errors import DataError
 from laconic.rewards.group import COLUMNS, READ_FROM_COMPLETIONS, Array, Batch, Group, Progress
-from laconic.rewards.judge import Judge, Judged, Row, verdicts
+from laconic.rewards.judge import Row
 from laconic.rewards.mode.reading import is_well_formed, label_of, mode_of
 from laconic.rewards.records import Problem, Rollout
 from laconic.training.answer_probability import AnswerProbability
 from laconic.training.episode_told import Told
+from laconic.training.judging import Judging
 from laconic.training.search_columns import steps_of
 
 _READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
@@ -38,8 +38,8 @@ _READ_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "well_formed": is_well_formed,
 }
 """Columns that take a look at the text; they are filled for rewards that ask for them."""
-_CARRIED = {name for name, item in COLUMNS.items() if item.owner == "rollout"} - {*READ_FROM_COMPLETIONS, "budget"}
-"""Columns that only the maker of the rollouts knows (`searches`, `queries`, ...)."""
+_CARRIED = {name for name, item in COLUMNS.items() if item.owner == "rollout"} - READ_FROM_COMPLETIONS | {"mode"}
+"""Columns that the maker of the rollouts knows (`searches`, `queries`, ...), some of them alone."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,22 @@ class Generation:
         return Batch(tuple(dataclasses.replace(group, **{column: part}) for group, part in pairs))
 
 
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """A rollout that was read when it was finished."""
+
+    ids: list[int]
+    carried: dict[str, Any]
+    rollout: Rollout
+
+
 class GroupScorer:
     """Reads, verifies and gathers the rollouts of one generation batch; shared by all rewards of a trainer.
 
     Args:
         problems: The training problems by id; the dataset carries ``problem_id``. The columns that a problem has are
-            taken from its ``meta`` by name (``golds``, ``reference_accuracy``); a ``budget`` there is its rollouts'.
+            taken from its ``meta`` by name (``golds``, ``reference_accuracy``); a ``budget`` there is that of
+            rollouts that bring none.
         tokenizer: Decodes completions and finds where thinking ends.
         eos_ids: Every token that can end a completion; None takes the tokenizer's one.
         num_generations: Group size G.
@@ -89,24 +99,59 @@ class GroupScorer:
         self.answer_probability: AnswerProbability | None = None
         """Asked where a reward reads `answer_prob`; it needs the trainer, which is made after its rewards."""
         self._columns: set[str] = set()
-        self._judges: list[tuple[Judge, Judged]] = []
+        self._judging = Judging()
+        self._expected: Sequence[Mapping[str, Any]] = ()
+        self._early: dict[int, _Early] = {}
+        self.rollouts: list[Rollout] = []
+        """Of the last generation, on all processes together; dynamic sampling puts its refills among them."""
         self._generation: Generation | None = None
-        self._runner: asyncio.Runner | None = None
 
     def serve(self, entry: Mapping[str, Any]) -> int | None:
         """Gather what a reward needs from now on; returns its judge's number, None without one."""
         registered = registry.find(entry["name"])
         self._columns |= {*registered.needs, *registered.uses}
         asked = judge_of(entry)
-        if asked is None:
-            return None
-        self._judges.append(asked)
-        return len(self._judges) - 1
+        return None if asked is None else self._judging.add(*asked)
+
+    def require(self, *columns: str) -> None:
+        """Read these columns from now on, whether or not a reward asks for them."""
+        self._columns |= set(columns)
 
     @property
     def columns(self) -> frozenset[str]:
-        """What the rewards that it serves need or use."""
+        """What is read for the rewards that it serves, and what else is required."""
         return frozenset(self._columns)
+
+    @property
+    def begins_early(self) -> bool:
+        """Whether a judge can be asked about a rollout while others are decoded."""
+        return self._judging.begins_early
+
+    def expect(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note this process's rows that rollouts are about to be made of; those of before are forgotten."""
+        self._judging.forget()
+        self._early.clear()
+        self._expected = rows
+
+    def finished(self, row: int, ids: Sequence[int]) -> None:
+        """Read a rollout as soon as it is there, and have judges asked about it; `generation` takes it from here.
+
+        Nothing is done where no judge can be asked yet: rows were not expected, or a judge is shown what the model
+        gives to the answer, which is not known while others are decoded.
+
+        Args:
+            row: Of those expected.
+            ids: Its generated token ids.
+        """
+        if not (self._expected and self.begins_early) or self._measures_answers:
+            return
+        known = self._expected[row]
+        problem = self.problems[known["problem_id"]]
+        carried = {name: value for name, value in known.items() if name in _CARRIED}
+        rollout = self._read(problem, self.reader.read(ids), ids, carried)
+        self._early[row] = _Early(list(ids), carried, rollout)
+        if rollout.correct is not None:
+            self._judging.begin(rollout, _row(rollout, problem))
 
     def generation(
         self,
@@ -131,7 +176,16 @@ class GroupScorer:
             start = sum(len(part) for part in parts[: PartialState().process_index])
             rows = [row for part in parts for row in part]
             self._generation = self._assemble(completion_ids, rows, slice(start, start + len(local)), progress)
+            self.rollouts = self._generation.rollouts
         return self._generation
+
+    def correctness(self) -> list[float]:
+        """Of the rollouts of the last generation: 1 or 0, NaN where the gold answer cannot be checked."""
+        return [np.nan if rollout.correct is None else float(rollout.correct) for rollout in self.rollouts]
+
+    def column(self, name: str) -> list[Any]:
+        """Of the rollouts of the last generation: what was read from each; None where nothing was."""
+        return [rollout.meta.get(name) for rollout in self.rollouts]
 
     def groups(self, rollouts: Sequence[Rollout]) -> Iterator[Sequence[Rollout]]:
         """Split a batch into its groups of G.
@@ -174,12 +228,26 @@ class GroupScorer:
         self, problem_id: Sequence[str], ids: Sequence[Sequence[int]], carried: Sequence[Mapping[str, Any]]
     ) -> list[Rollout]:
         problems = [self.problems[name] for name in problem_id]
+        if not self._measures_answers:
+            rows = zip(problems, ids, carried, strict=True)
+            return [
+                self._read_early(at, *row) or self._read(row[0], self.reader.read(row[1]), *row[1:])
+                for at, row in enumerate(rows)
+            ]
         traces = [self.reader.read(row) for row in ids]
-        further = carried
-        if self.answer_probability is not None and "answer_prob" in self._columns:
-            measured = self.answer_probability(problems, traces, ids)
-            further = [{**columns, **known} for columns, known in zip(measured, carried, strict=True)]
+        measured = self.answer_probability(problems, traces, ids)
+        further = [{**columns, **known} for columns, known in zip(measured, carried, strict=True)]
         return [self._read(*row) for row in zip(problems, traces, ids, further, strict=True)]
+
+    @property
+    def _measures_answers(self) -> bool:
+        return self.answer_probability is not None and "answer_prob" in self._columns
+
+    def _read_early(self, row: int, problem: Problem, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout | None:
+        """The rollout of a row, if it was read when it was finished."""
+        early = self._early.get(row)
+        known = early is not None and (early.rollout.problem_id, early.ids, early.carried)
+        return early.rollout if known == (problem.id, list(ids), carried) else None
 
     def _read_episodes(self, problem_id: Sequence[str], told: Sequence[Told] | None) -> list[Rollout]:
         pairs = zip(problem_id, told or (), strict=told is not None)
@@ -187,7 +255,8 @@ class GroupScorer:
 
     def _read_episode(self, problem: Problem, told: Told) -> Rollout:
         verdict = judge(told.answer, problem)
-        read = self._further_columns(problem, told.text, told.ids)
+        read = _asked(problem) | self._further_columns(told.text, told.ids)
+        facts = {**steps_of(problem.meta, told.facts["searches"]), "search": told.facts} if told.facts else {}
         return Rollout(
             problem_id=problem.id,
             sample=0,
@@ -200,7 +269,7 @@ class GroupScorer:
             think_tokens=told.think_tokens,
             answer_tokens=told.answer_tokens,
             # What is known of an episode comes before what its text looks like.
-            meta={**read, **told.columns, **steps_of(problem.meta, told.facts["searches"]), "search": told.facts},
+            meta={**read, **told.columns, **facts},
         )
 
     def _read(self, problem: Problem, trace: Trace, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout:
@@ -216,43 +285,47 @@ class GroupScorer:
             tokens=trace.tokens,
             think_tokens=trace.think_tokens,
             answer_tokens=trace.answer_tokens,
-            meta={**carried, **self._further_columns(problem, trace.text, ids)},
+            # What is known of a rollout comes before what its text looks like.
+            meta={**_asked(problem), **self._further_columns(trace.text, ids), **carried},
         )
 
-    def _further_columns(self, problem: Problem, text: str, ids: Sequence[int]) -> dict[str, Any]:
+    def _further_columns(self, text: str, ids: Sequence[int]) -> dict[str, Any]:
         columns = {name: read(text) for name, read in _READ_FROM_TEXT.items() if name in self._columns}
         if "ids" in self._columns:
             columns["ids"] = list(ids)
-        if "budget" in problem.meta:
-            columns["budget"] = problem.meta["budget"]
         return columns
 
     def _ask(self, rollouts: Sequence[Rollout]) -> list[list[float | None]]:
         """What each judge says about this process's rollouts: one row per rollout, one entry per judge."""
-        if not self._judges:
+        if not len(self._judging):
             return [[] for _ in rollouts]
         asked = [index for index, rollout in enumerate(rollouts) if rollout.correct is not None]
-        rows = [_row(rollouts[index], self.problems[rollouts[index].problem_id]) for index in asked]
-        # One event loop for all batches: a client that a judge keeps between calls belongs to the loop it began in.
-        self._runner = self._runner or asyncio.Runner()
-        answers = self._runner.run(_ask_all(self._judges, rows))
-        said: list[list[float | None]] = [[None] * len(self._judges) for _ in rollouts]
-        for index, *row in zip(asked, *answers, strict=True):
+        chosen = [rollouts[index] for index in asked]
+        rows = [(rollout, _row(rollout, self.problems[rollout.problem_id])) for rollout in chosen]
+        said: list[list[float | None]] = [[None] * len(self._judging) for _ in rollouts]
+        for index, row in zip(asked, self._judging.verdicts(rows), strict=True):
             said[index] = row
         return said
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_generation": None, "_runner": None, "answer_probability": None}
+        return self.__dict__ | {
+            "rollouts": [],
+            "_generation": None,
+            "_expected": (),
+            "_early": {},
+            "answer_probability": None,
+        }
+
+
+def _asked(problem: Problem) -> dict[str, Any]:
+    """The budget that the data set's own prompt names."""
+    return {"budget": problem.meta["budget"]} if "budget" in problem.meta else {}
 
 
 def _columns(carried: Mapping[str, Any], *, rows: int) -> list[dict[str, Any]]:
     """The columns that came along, row by row."""
     kept = {name: values for name, values in carried.items() if name in _CARRIED}
     return [{name: values[row] for name, values in kept.items()} for row in range(rows)]
-
-
-async def _ask_all(judges: Sequence[tuple[Judge, Judged]], rows: Sequence[Row]) -> list[list[float | None]]:
-    return await asyncio.gather(*(verdicts(ask, judged, rows) for ask, judged in judges))
 
 
 def _row(rollout: Rollout, problem: Problem) -> Row:

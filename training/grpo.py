@@ -18,15 +18,25 @@ from laconic.data_gen.retrievers import open_for
 from laconic.data_gen.sources import training_problems, validate_golds
 from laconic.inference.engines.loading import eos_ids
 from laconic.recipes.entry import Opened, run_stage
+from laconic.recipes.grpo_rollouts import Budgets, EarlyExits, Modes
 from laconic.recipes.stages import GrpoStage
 from laconic.rewards.errors import LaunchError
 from laconic.rewards.records import Problem
 from laconic.training import session
+from laconic.training.advantages import pieces
 from laconic.training.answer_probability import AnswerProbability
+from laconic.training.budget_rollouts import budget_pieces, budget_rollouts
+from laconic.training.dynamic_sampling import refills
+from laconic.training.early_stop import limit_generation, rollout_limit
 from laconic.training.episode_rollouts import SampledEpisodes
+from laconic.training.exit_rollouts import exit_rollouts
 from laconic.training.generations import ExactResume
 from laconic.training.group_scorer import GroupScorer
+from laconic.training.judging import before_generation
+from laconic.training.mode_rollouts import first_token_pieces, mode_rollouts
 from laconic.training.model import generation_config, load_tokenizer, lora_config
+from laconic.training.prompt_budgets import asked_budgets
+from laconic.training.reference_accuracy import with_reference_accuracy
 from laconic.training.reward_adapter import RewardAdapter
 from laconic.training.reward_state import RewardState
 from laconic.training.rollouts import SampledRollouts, applicable
@@ -34,6 +44,7 @@ from laconic.training.rows import prompt_dataset
 from laconic.training.search_columns import check_columns, searched_problem
 from laconic.training.search_health import SearchHealth
 from laconic.training.trainer import LaconicGRPOTrainer
+from laconic.training.trl_trainer import TimedGRPOTrainer
 from laconic.training.vllm_episodes import VllmEpisodes
 from laconic.training.vllm_server import server_address
 
@@ -75,7 +86,12 @@ def main(opened: Opened) -> dict[str, Any]:
                 *session.callbacks(opened),
             ],
             rollout_func=rollouts,
+            **refills(config.dynamic_sampling, scorer),
+            **before_generation(scorer, asked_budgets(config.budgets, seed=arguments.seed)),
+            **_after_scoring(config, scorer),
         )
+        if config.stop_early:
+            limit_generation(trainer, rollout_limit(config, arguments))
         # Before an episode's answer there is no one stretch of thinking to measure.
         scorer.answer_probability = None if searching else AnswerProbability(trainer)
         return session.fit(opened, trainer, tokenizer) | {"problems": len(problems)}
@@ -84,14 +100,28 @@ def main(opened: Opened) -> dict[str, Any]:
 def _trainer(config: GrpoStage) -> Callable[..., GRPOTrainer]:
     if config.fast:
         return partial(LaconicGRPOTrainer, tokens_per_micro_batch=config.tokens_per_micro_batch)
-    return GRPOTrainer
+    return TimedGRPOTrainer
+
+
+def _after_scoring(config: GrpoStage, scorer: GroupScorer) -> dict[str, Any]:
+    """Methods with a say between the rewards and the loss, one after the other."""
+    methods = [*pieces(config, scorer), *first_token_pieces(config), *budget_pieces(config)]
+    return {"after_scoring": methods} if methods else {}
 
 
 def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> AbstractContextManager[Any]:
     """What TRL gets as its rollout function; None leaves its own generation in place."""
     stage = opened.stage
+    if isinstance(stage.config.rollouts, Modes):
+        return nullcontext(mode_rollouts(stage.config, arguments))
+    if isinstance(stage.config.rollouts, EarlyExits):
+        return nullcontext(exit_rollouts(stage.config.rollouts, arguments))
+    if isinstance(stage.config.rollouts, Budgets):
+        return nullcontext(budget_rollouts(stage.config.rollouts, arguments))
     if stage.search is None:
-        return nullcontext(SampledRollouts(seed=arguments.seed) if applicable(arguments) else None)
+        limit = rollout_limit(stage.config, arguments)
+        given = {"seed": arguments.seed, "max_tokens": limit, "on_finished": scorer.finished}
+        return nullcontext(SampledRollouts(**given) if applicable(arguments) else None)
     if not (arguments.use_vllm or applicable(arguments)):
         raise LaunchError(
             "search episodes are run by Laconic's own engine, which this stage's trainer or launch leaves out",
@@ -107,6 +137,8 @@ def _problems(opened: Opened) -> list[Problem]:
     stage, config = opened.stage, opened.stage.config
     found = training_problems(stage.problems, stage.problems_seed, decontaminated=config.decontaminate)
     problems = validate_golds(found.kept[: config.limit], stage.problems)
+    if config.reference is not None:
+        problems = with_reference_accuracy(problems, opened.input("reference"))
     if stage.search is None:
         return problems
     of_world = stage.problems.source == "world"

@@ -17,6 +17,7 @@ from laconic.rewards.compose import compose
 from laconic.rewards.group import Batch, Progress
 from laconic.rewards.records import Rollout
 from laconic.training.group_scorer import Generation, GroupScorer
+from laconic.training.prompt_budgets import budget_metrics
 from laconic.training.search_metrics import search_metrics
 
 
@@ -77,7 +78,7 @@ class RewardAdapter:
 
 
 def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Unshaped facts of a generation batch: accuracy, tokens by part and by verdict, truncation, searches."""
+    """Unshaped facts of a generation batch: accuracy, tokens by part and by verdict, truncation, searches, budgets."""
     correct = np.array([bool(rollout.correct) for rollout in rollouts])
     tokens = np.array([rollout.tokens for rollout in rollouts], dtype=float)
     metrics = {
@@ -91,5 +92,5 @@ def raw_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         metrics["raw/tokens_correct"] = tokens[correct].mean()
     if not correct.all():
         metrics["raw/tokens_wrong"] = tokens[~correct].mean()
-    metrics |= search_metrics(rollouts)
+    metrics |= search_metrics(rollouts) | budget_metrics(rollouts)
     return {name: float(value) for name, value in metrics.items()}

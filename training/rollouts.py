@@ -9,6 +9,7 @@ its memory to the training step that comes next.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env
@@ -17,7 +18,8 @@ from trl.models import unwrap_model_for_generation
 
 from laconic.inference.engine import Sampling
 from laconic.inference.engines.transformers import TransformersEngine
-from laconic.inference.sampling import EngineSampler, Request
+from laconic.inference.sampling import Completion, EngineSampler, Request
+from laconic.rewards.errors import LaunchError
 
 # Settings of TRL's own generation that our engine does not have; a recipe that sets one gets TRL's generation.
 _ONLY_TRL = {
@@ -40,40 +42,86 @@ def applicable(arguments: GRPOConfig) -> bool:
     return not (arguments.use_vllm or sharded or special)
 
 
+def check_applicable(arguments: GRPOConfig, what: str) -> None:
+    """Refuse a configuration under which our engine does not draw the rollouts.
+
+    Args:
+        arguments: Of the trainer.
+        what: Needs the engine; in the plural.
+
+    Raises:
+        LaunchError: it does not.
+    """
+    if not applicable(arguments):
+        raise LaunchError(
+            f"{what} are drawn by Laconic's own engine, which this stage's trainer or launch leaves out",
+            cure="leave out vLLM, FSDP and the sampling settings that only TRL's generation has: "
+            + ", ".join(_ONLY_TRL),
+        )
+
+
 class SampledRollouts:
     """A TRL `rollout_func`: prompts of this process in, token ids out.
 
     Args:
         seed: Seeds every rollout together with the step and its place in the global batch.
         batch_size: Rollouts decoded at once; None fits it to the device.
+        max_tokens: Where rollouts stop; None takes the configuration's `max_completion_length`.
+        on_finished: Called with this process's row and the token ids of each rollout as soon as it is there, while
+            others are still being decoded.
     """
 
-    def __init__(self, *, seed: int, batch_size: int | None = None) -> None:
-        self.seed = seed
+    def __init__(
+        self,
+        *,
+        seed: int,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        on_finished: Callable[[int, list[int]], None] | None = None,
+    ) -> None:
+        self.seed, self.on_finished = seed, on_finished
         self.batch_size = batch_size
+        self.max_tokens = max_tokens
 
     def __call__(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """Sample one completion per prompt row."""
-        arguments, accelerator, tokenizer = trainer.args, trainer.accelerator, trainer.processing_class
-        first = accelerator.process_index * len(prompts)
-        step = trainer.state.global_step
+        accelerator, tokenizer = trainer.accelerator, trainer.processing_class
         texts = [messages[-1]["content"] for messages in prompts]
-        seeds = [rollout_seed(self.seed, step, row, text) for row, text in enumerate(texts, start=first)]
-        requests = [Request((str(row), 0), text, seeds[row]) for row, text in enumerate(texts)]
-        sampling = sampling_of(arguments)
+        requests = self.requests(texts, trainer, first=accelerator.process_index * len(prompts))
         training = trainer.model.training
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
             engine = TransformersEngine(model, tokenizer, batch_size=self.batch_size, signals=False)
             with EngineSampler(engine) as sampler:
-                ids = {completion.key[0]: list(completion.ids) for completion in sampler.sample(requests, sampling)}
-            del engine, sampler  # with the keys and values
+                drawn = sampler.sample(requests, sampling_of(trainer.args, max_tokens=self.max_tokens))
+                ids = {completion.key[0]: self._taken(completion) for completion in drawn}
+            del engine, sampler, drawn  # with the keys and values
         trainer.model.train(training)
         prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
         return {
             "prompt_ids": prompt_ids["input_ids"],
-            "completion_ids": [ids[str(row)] for row in range(len(prompts))],
+            "completion_ids": [ids[request.key[0]] for request in requests],
             "logprobs": None,
         }
+
+    def _taken(self, completion: Completion) -> list[int]:
+        ids = list(completion.ids)
+        if self.on_finished is not None:
+            self.on_finished(int(completion.key[0]), ids)
+        return ids
+
+    def requests(self, texts: Sequence[str], trainer: Any, *, first: int) -> list[Request]:
+        """What to draw for this process's rows.
+
+        Args:
+            texts: Their prompts.
+            trainer: Knows the step.
+            first: Place of the first of them in the global batch.
+        """
+        step = trainer.state.global_step
+        return [
+            Request((str(row), 0), text, rollout_seed(self.seed, step, first + row, text))
+            for row, text in enumerate(texts)
+        ]
 
 
 def rollout_seed(seed: int, step: int, row: int, prompt: str) -> int:
@@ -89,13 +137,18 @@ def rollout_seed(seed: int, step: int, row: int, prompt: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def sampling_of(arguments: GRPOConfig) -> Sampling:
-    """How a configuration has rollouts drawn."""
+def sampling_of(arguments: GRPOConfig, *, max_tokens: int | None = None) -> Sampling:
+    """How a configuration has rollouts drawn.
+
+    Args:
+        arguments: The configuration.
+        max_tokens: Instead of its `max_completion_length`.
+    """
     return Sampling(
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         top_k=arguments.top_k or None,
-        max_tokens=arguments.max_completion_length,
+        max_tokens=max_tokens or arguments.max_completion_length,
     )
 
 

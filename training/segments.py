@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import pad
 
 from laconic.training.loss_shares import loss_weight, token_share
 from laconic.training.micro_batches import (
@@ -23,6 +24,7 @@ from laconic.training.micro_batches import (
     trimmed,
     width,
 )
+from laconic.training.scored import loss_mask
 
 
 class MicroBatch(dict[str, Any]):
@@ -161,6 +163,14 @@ def merged(batches: Sequence[Batch]) -> Batch:
     }
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """Rollouts of two generations as one batch, as wide as the wider one; what is not per row is the first's."""
+    return {
+        name: torch.cat(_of_one_width(name, field, second[name])) if field.ndim else field
+        for name, field in first.items()
+    }
+
+
 def exchange(batch: Batch, rows: Sequence[int], accelerator: Accelerator) -> Batch:
     """Rows of all processes, numbered one process after the other; every process asks for its own.
 
@@ -172,17 +182,31 @@ def exchange(batch: Batch, rows: Sequence[int], accelerator: Accelerator) -> Bat
     everything = {}
     for name, field in batch.items():
         if field.ndim == 2:
-            # Every process has padded to its own longest. TRL's vespo sums the logarithm of ratios over padding too.
-            pad = 1 if name == "importance_sampling_ratio" else 0
-            field = accelerator.pad_across_processes(field, dim=1, pad_index=pad, pad_first=name in PROMPT_FIELDS)
+            # Every process has padded to its own longest.
+            left = name in PROMPT_FIELDS
+            field = accelerator.pad_across_processes(field, dim=1, pad_index=_padding(name), pad_first=left)
         everything[name] = accelerator.gather(field.contiguous()) if field.ndim else field
     return select(everything, rows)
+
+
+def _of_one_width(name: str, *fields: torch.Tensor) -> list[torch.Tensor]:
+    if fields[0].ndim < 2:
+        return list(fields)
+    columns = max(field.size(1) for field in fields)
+    missing = [columns - field.size(1) for field in fields]
+    sides = [(more, 0) if name in PROMPT_FIELDS else (0, more) for more in missing]
+    return [pad(field, side, value=_padding(name)) for field, side in zip(fields, sides, strict=True)]
+
+
+def _padding(name: str) -> int:
+    # TRL's vespo sums the logarithm of ratios over padding too.
+    return 1 if name == "importance_sampling_ratio" else 0
 
 
 def _table(batch: Batch, accelerator: Accelerator, *, keep_all: bool) -> list[Row]:
     """Every rollout of every process."""
     mask = batch["completion_mask"]
-    tokens = (mask * batch["tool_mask"] if "tool_mask" in batch else mask).sum(1)
+    tokens = loss_mask(batch).sum(1)
     signal = tokens > 0
     if not keep_all:
         signal = signal & (batch["advantages"] != 0).view(len(mask), -1).any(1)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -25,9 +26,11 @@ from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
 from trl import GRPOTrainer
 
+from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.forwards import Found, by_length
 from laconic.training.loss_shares import LOSSES, OWN_TOKENS
 from laconic.training.micro_batches import Batch, default_budget
+from laconic.training.scored import AfterScoring, Scored, loss_mask, note_advantages
 from laconic.training.segments import Layout, MicroBatch, Segment, merged
 from laconic.training.step_metrics import Metrics, of_step
 from laconic.training.step_seconds import OptimiserSeconds, seconds
@@ -50,6 +53,9 @@ class LaconicGRPOTrainer(GRPOTrainer):
         skip_without_signal: Leave rollouts out whose advantage is exactly zero, where no divergence or entropy term
             has a gradient of its own. Those without a token in the loss are always left out.
         balance: Processes exchange rollouts so that each has about as much work.
+        dynamic_sampling: Draws groups without signal again, from other problems.
+        after_scoring: Methods with advantages or old log-probabilities of their own, one after the other.
+        before_generation: Called with the trainer and the rows that rollouts are made of; returns the rows to take.
         **given: Of `trl.GRPOTrainer`.
     """
 
@@ -59,9 +65,17 @@ class LaconicGRPOTrainer(GRPOTrainer):
         tokens_per_micro_batch: int | None = None,
         skip_without_signal: bool = True,
         balance: bool = True,
+        dynamic_sampling: DynamicSampling | None = None,
+        after_scoring: Sequence[AfterScoring] = (),
+        before_generation: Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]] | None = None,
         **given: Any,
     ) -> None:
         super().__init__(*arguments, **given)
+        if dynamic_sampling is not None:
+            dynamic_sampling.check(self)
+        self.dynamic_sampling, self.after_scoring = dynamic_sampling, tuple(after_scoring)
+        self.before_generation = before_generation
+        self._rewards_per_func: torch.Tensor | None = None
         self._minds_padding = _minds_padding(self)
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.skip_without_signal, self.balance = skip_without_signal, balance
@@ -169,7 +183,36 @@ class LaconicGRPOTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, *arguments: Any) -> torch.Tensor:
         with seconds(self, "reward"):
-            return super()._calculate_rewards(*arguments)
+            self._rewards_per_func = super()._calculate_rewards(*arguments)
+        return self._rewards_per_func
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+        scored = self._score(inputs)
+        if self.dynamic_sampling is not None and self.model.training:
+            scored = self.dynamic_sampling(self, scored)
+        for method in self.after_scoring:
+            scored = replace(scored, batch=scored.batch | method(self, scored))
+        if self.after_scoring:
+            note_advantages(self, scored.batch)
+        return scored.batch
+
+    def _score(self, inputs: list[dict[str, Any]]) -> Scored:
+        """Rollouts of these rows, with their rewards and TRL's advantages."""
+        inputs = inputs if self.before_generation is None else self.before_generation(self, inputs)
+        batch = super()._generate_and_score_completions(inputs)
+        per_function, self._rewards_per_func = self._rewards_per_func, None
+        assert per_function is not None
+        rewards = (per_function * self.reward_weights.to(per_function.device)).nansum(dim=1)
+        rewards[torch.isnan(per_function).all(dim=1)] = torch.nan
+        first = self.accelerator.process_index * len(inputs)
+        return Scored(
+            batch=batch,
+            rewards=rewards,
+            tokens=self.accelerator.gather(loss_mask(batch).sum(1)),
+            mine=slice(first, first + len(inputs)),
+            rows=inputs,
+            num_generations=self.num_generations if self.model.training else self.num_generations_eval,
+        )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         # Trainer.training_step asks for every micro-batch; ours come prepared.

@@ -82,6 +82,15 @@ def test_table(trained):
     assert "| grpo | 20.00 | 8.00 [40 %] |" in markdown(step_times([trained(METRICS)]))
 
 
+def test_refills_are_those_of_a_generation(trained):
+    # The second row goes on with the first one's generation.
+    cost = {"rounds": 1.5, "groups_drawn": 5.0, "groups_used": 4.0, "tokens": 900.0, "seconds": 2.5}
+    refilled = [row(1) | {f"refill/{name}": value for name, value in cost.items()}, row(2)]
+    header, cells = table(step_times([trained(refilled), trained(METRICS)]))
+    assert header[-1] == "groups drawn again per generation"
+    assert [line[-1] for line in cells] == ["5.0: 4.0 used, 2.50 s", "–"]
+
+
 def test_what_was_not_logged_is_not_shown(trained):
     older = [{"step": 5, "loss": 0.1, "step_time": 2.0}, {"step": 6, "train_runtime": 9.0}]
     assert step_times([trained(older)]) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -15,7 +16,9 @@ from trl import GRPOTrainer
 
 from laconic.recipes.stages import GrpoStage
 from laconic.training import grpo
+from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.trainer import LaconicGRPOTrainer, _steps_within_backward
+from laconic.training.trl_trainer import TimedGRPOTrainer
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).parent / "child"
@@ -90,6 +93,8 @@ def test_gradient(both, loss, masked):
         {"loss_type": "luspo", "importance_sampling_level": "sequence", "num_iterations": 2, "epsilon": 1.0},
         {"loss_type": "grpo", "delta": 1.5, "num_iterations": 2, "use_bias_correction_kl": True, "beta": 0.1},
         {"loss_type": "dapo", "entropy_coef": 0.05, "env_mask": True},
+        # The reference follows after the first step.
+        {"loss_type": "dapo", "entropy_coef": 0.05, "beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1},
         {"loss_type": "grpo", "use_adaptive_entropy": True, "entropy_coef": 0.01, "entropy_target": 5.0},
         # Three generations within one optimiser step, and one generation for two.
         {"loss_type": "dapo", "steps_per_generation": 1, "num_iterations": 2, "gradient_accumulation_steps": 3},
@@ -123,6 +128,21 @@ def test_metrics_of_one_micro_batch_are_trls(both):
         for name in set(mine) - {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}:
             assert mine[name] == pytest.approx(reference[name], rel=1e-4, abs=1e-6), name
     assert ours.state.log_history[1]["clip_ratio/region_mean"] > 0
+
+
+def test_trls_own_trainer_says_where_its_seconds_go(fixed, model, tmp_path):
+    timed, gradients = fixed.trained(TimedGRPOTrainer, model, tmp_path, num_iterations=2, beta=0.1)
+    plain, expected = fixed.trained(GRPOTrainer, model, tmp_path, num_iterations=2, beta=0.1)
+    assert all(map(torch.equal, gradients, expected))
+    names = ("decode", "reward", "logprobs", "train", "optimiser")
+    for row, reference in zip(timed.state.log_history[:-1], plain.state.log_history[:-1], strict=True):
+        spent = {name: row.pop(f"seconds/{name}") for name in names}
+        assert 0 < sum(spent.values()) - spent["optimiser"] <= row["step_time"]
+        assert row.pop("rollouts/skipped") == 0
+        assert row.pop("micro_batches/count") == timed.args.gradient_accumulation_steps
+        assert 0 < row.pop("micro_batches/padding") < 1
+        assert row.keys() == reference.keys()
+        assert row["loss"] == reference["loss"]
 
 
 def test_a_threshold_over_all_tokens_is_left_to_trl(both):
@@ -194,7 +214,7 @@ def test_recipes_use_it_unless_they_say_otherwise():
     usual, small, off = (GrpoStage(**stage, **keys) for keys in ({}, {"tokens_per_micro_batch": 99}, {"fast": False}))
     assert grpo._trainer(usual).func is grpo._trainer(small).func is LaconicGRPOTrainer
     assert grpo._trainer(small).keywords == {"tokens_per_micro_batch": 99}
-    assert grpo._trainer(off) is GRPOTrainer
+    assert grpo._trainer(off) is TimedGRPOTrainer
     # What a stage does not say is not in its hash.
     assert not {"fast", "tokens_per_micro_batch"} & set(usual.model_dump())
     assert off.model_dump()["fast"] is False
@@ -217,11 +237,10 @@ def launched(command, model, folder, *cases, **environ):
 
 
 @pytest.mark.distributed
-def test_gradient_on_two_ranks(model, tmp_path):
+def test_gradient_on_two_ranks(fixed, model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    ranks = launched(
-        torchrun, model, tmp_path, "grpo", "dapo", "bnpo", "kl", "one", "ratio", "split", ACCELERATE_USE_CPU="true"
-    )
+    cases = ("grpo", "dapo", "bnpo", "kl", "one", "ratio", "split", "refilled", "thinkless")
+    ranks = launched(torchrun, model, tmp_path, *cases, ACCELERATE_USE_CPU="true")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
     first, second = ({name: case["logs"][0] for name, case in found.items()} for found in ranks)
@@ -232,6 +251,13 @@ def test_gradient_on_two_ranks(model, tmp_path):
     # All the signal lies on one rank, and here ranks keep their rollouts: the other makes as many empty passes.
     assert first["one"]["rollouts/skipped"] == 12
     assert first["one"]["micro_batches/count"] >= 1
+    # A refill of one group lies on both ranks, and the batch is that of one process.
+    assert first["refilled"]["refill/groups_used"] == 1
+    given = SMALL | {"dynamic_sampling": DynamicSampling(rounds=2)}
+    alone, _ = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **fixed.CASES["refilled"])
+    assert [found["refilled"]["prompts"] for found in ranks] == [list(alone._logs["prompt"])] * 2
+    for name in ("rounds", "groups_drawn", "groups_used", "tokens", "without_signal"):
+        assert first["refilled"][f"refill/{name}"] == alone.state.log_history[0][f"refill/{name}"]
 
 
 @pytest.mark.distributed

@@ -29,6 +29,8 @@ def test_rewards_of_groups_split_over_ranks(tmp_path, monkeypatch):
         one, two = first[name], second[name]
         assert [*one[:6], *two[:6], *one[6:], *two[6:]] == alone[name]
         assert len(set(alone[name])) > 2 or name == "accuracy"
+    # 24 rollouts, of which 4 cannot be checked.
+    assert first["asked"] + second["asked"] == alone["asked"] == 20
     raw = [name for name in alone if name.startswith("raw/")]
     assert {"raw/accuracy", "raw/tokens"} <= set(raw)
     for name in raw:

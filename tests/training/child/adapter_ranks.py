@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import judges
 from accelerate import PartialState
 
 from laconic.rewards.records import Problem
@@ -48,15 +49,23 @@ def rewards(process: int, processes: int) -> dict[str, list]:
     scorer = GroupScorer(PROBLEMS, tokenizer, num_generations=4)
     adapters = {entry["name"]: RewardAdapter(entry, scorer, log_raw=entry is ENTRIES[0]) for entry in ENTRIES}
     found = {name: [] for name in adapters}
+    judges.ASKED.clear()
     for groups in BATCHES:
         rows = [(problem, text) for problem, texts in groups for text in texts]
         share = len(rows) // processes
         problems, texts = zip(*rows[process * share : (process + 1) * share], strict=True)
         ids = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts]
+        # With others beside it, a process has its judges asked before all of its rollouts are there.
+        scorer.expect([{"problem_id": problem} for problem in problems])
+        for row in (5, 3, 0, 4) if processes > 1 else ():
+            scorer.finished(row, ids[row])
         for name, adapter in adapters.items():
             given = {"completion_ids": ids, "problem_id": problems}
             found[name] += adapter(**given, log_metric=lambda key, value: found.setdefault(key, []).append(value))
-    return found | {"memory": {name: adapter.state_dict() for name, adapter in adapters.items()}}
+    return found | {
+        "asked": len(judges.ASKED),
+        "memory": {name: adapter.state_dict() for name, adapter in adapters.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import by_hand
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -18,6 +19,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from laconic.inference.engines.loading import load_model
 from laconic.recipes.model_spec import ScratchModel
+from laconic.training.advantages import Decoupled
+from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.scratch import build, symbolic_tokenizer
 from laconic.training.trainer import LaconicGRPOTrainer
 
@@ -32,6 +35,8 @@ CASES = {
     "one": {"loss_type": "bnpo", "reward": "one_of_all"},
     "ratio": {"loss_type": "vespo", "num_iterations": 2},
     "split": {"loss_type": "grpo", "accelerator_config": {"split_batches": True}, "per_device_train_batch_size": 8},
+    "refilled": {"loss_type": "dapo", "env_mask": True, "beta": 0.1, "num_iterations": 2, "prompts": 14},
+    "thinkless": {"loss_type": "dapo", "scale_rewards": "none", "num_iterations": 2},
     "kl": {"loss_type": "dr_grpo", "beta": 0.1, "env_mask": True, "num_iterations": 2},
 }
 """For two processes."""
@@ -114,8 +119,22 @@ def one_of_all(prompts, trainer_state, **_):
     return [float(PartialState().process_index == 0 and at == 0) for at in range(len(prompts))]
 
 
-def trained(kind, model, out, *, env_mask=False, prompts=8, processes=1, reward="reward", given=None, **settings):
-    """A trainer that has trained, and its gradients."""
+def trained(
+    kind,
+    model,
+    out,
+    *,
+    env_mask=False,
+    prompts=8,
+    only=None,
+    processes=1,
+    reward="reward",
+    given=None,
+    resume=None,
+    callbacks=(),
+    **settings,
+):
+    """A trainer that has trained, and its gradients; `only` names the prompts that it may have."""
     rng = random.Random(0)
     texts = [" ".join(rng.choices(SYMBOLS, k=rng.randrange(2, 12))) for _ in range(prompts)]
     defaults = {
@@ -147,12 +166,14 @@ def trained(kind, model, out, *, env_mask=False, prompts=8, processes=1, reward=
         reward_funcs=globals()[reward],
         args=arguments,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": text, "number": at} for at, text in enumerate(texts)]),
+        train_dataset=Dataset.from_list(
+            [{"prompt": text, "number": at} for at, text in enumerate(texts) if only is None or text in only]
+        ),
         rollout_func=rollouts(env_mask=env_mask),
-        callbacks=[notes],
+        callbacks=[notes, *callbacks],
         **(given or {}),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer, notes.gradients
 
 
@@ -187,10 +208,16 @@ if __name__ == "__main__":
     found = {}
     for name in sys.argv[3:]:
         # Rollouts of both processes meet in one micro-batch where a ratio's padding matters.
-        case, budget = CASES[name], 100_000 if name == "ratio" else 96
+        case, given = CASES[name], {"tokens_per_micro_batch": 100_000 if name == "ratio" else 96}
+        if name == "refilled":
+            given["dynamic_sampling"] = DynamicSampling(rounds=2)
         mine, trls = map(with_ratio if name == "ratio" else lambda kind: kind, (LaconicGRPOTrainer, GRPOTrainer))
-        ours, gradients = trained(mine, model, out, processes=2, given={"tokens_per_micro_batch": budget}, **case)
-        theirs, expected = trained(trls, model, out, processes=2, **case)
+        if name == "thinkless":
+            trls, given["after_scoring"] = by_hand.TwoMeans, [Decoupled(by_hand.WEIGHT)]
+        ours, gradients = trained(mine, model, out, processes=2, given=given, **case)
+        only = set(ours._logs["prompt"]) if name == "refilled" else None
+        theirs, expected = trained(trls, model, out, processes=2, only=only, **case)
         found[name] = {"difference": difference(gradients, expected), "logs": ours.state.log_history}
+        found[name]["prompts"] = list(ours._logs["prompt"])
     rank = ours.accelerator.process_index
     (out / f"{rank}.json").write_text(json.dumps(found))

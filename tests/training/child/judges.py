@@ -2,9 +2,13 @@
 
 import asyncio
 
+ASKED = []
+"""The texts that `by_thinking` was asked about in this process."""
+
 
 async def by_thinking(row):
     """10 for no thinking down to 1; no verdict for a rollout that never stopped thinking."""
+    ASKED.append(row["text"])
     await asyncio.sleep(0)
     if "</think>" not in row["text"] or row["question"] is None:
         return "I cannot say."

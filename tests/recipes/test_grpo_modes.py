@@ -1,0 +1,103 @@
+"""Modes of rollouts and reference accuracies: what a recipe may say, and what it is told otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from laconic.recipes.grpo_rollouts import Modes
+from laconic.recipes.resolve import resolve
+from laconic.recipes.source import load_recipe
+from laconic.rewards.errors import RecipeError
+
+GRPO = "{kind: grpo, rewards: [{name: efficient_reasoning, alpha: 0.2}], batch_size: 16}"
+DIRECT, THINKING = "{text: </think>, mode: no_think}", "{text: Alright, mode: think}"
+ASKED = "keep: shortest_vs_longest, sampling: {temperature: 1.0}}"
+REFERENCE = GRPO[:-1] + ", reference: pairs}"
+
+
+def with_modes(*modes, trainer="{}", more=""):
+    rollouts = f"{{name: modes, modes: [{', '.join(modes)}]}}"
+    return (GRPO, f"{GRPO[:-1]}, rollouts: {rollouts}, trainer: {trainer}{more}}}")
+
+
+def limited(tokens):
+    return f"{DIRECT[:-1]}, max_tokens: {tokens}}}"
+
+
+CASES = {
+    "one mode": (with_modes(DIRECT), "rollouts.modes.modes: found 1; at least two modes make a choice"),
+    "no share": (with_modes(DIRECT, THINKING[:-1] + ", share: 0}"), "share: found 0; must be more than 0"),
+    "one text": (with_modes(DIRECT, DIRECT), "'</think>' stands twice"),
+    "half rollouts": (
+        with_modes(DIRECT, THINKING, trainer="{num_generations: 5}"),
+        "trainer.num_generations: found 5, of which rollouts.modes get 2.5 and 2.5; the nearest that can be divided "
+        "so: 4 or 6",
+    ),
+    "uneven shares": (
+        with_modes(DIRECT[:-1] + ", share: 0.1}", THINKING[:-1] + ", share: 0.2}"),
+        "found 4, of which rollouts.modes get 1.333 and 2.667; the nearest that can be divided so: 3 or 6",
+    ),
+    "long mode": (
+        with_modes(limited(65), THINKING, trainer="{max_completion_length: 64}"),
+        "max_tokens: found 65; trainer.max_completion_length is 64",
+    ),
+    "vllm": (
+        with_modes(DIRECT, THINKING, trainer="{use_vllm: true}"),
+        "trainer.use_vllm: rollouts: {name: modes} are drawn by Laconic's own engine",
+    ),
+    "reference to a teacher": (
+        (GRPO, REFERENCE.replace("pairs", "teach")),
+        "reference: 'teach' is a generate stage and holds more or other things than a model's answers",
+    ),
+    "reference to a model": (
+        (GRPO, REFERENCE.replace("pairs", "sft")),
+        "reference: 'sft' is a sft stage and holds more or other things",
+    ),
+    "reference to nothing": ((GRPO, REFERENCE.replace("pairs", "paris")), "did you mean pairs?"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused(edited, case):
+    change, message = CASES[case]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(edited(change))
+    assert message in str(caught.value)
+    assert "mistakes" not in str(caught.value)
+
+
+def test_a_shared_split_is_no_reference(edited):
+    for change in ("gold: true", "split: test"):
+        with pytest.raises(RecipeError, match="reference: 'pairs' is a generate stage and holds more or other"):
+            load_recipe(edited((GRPO, REFERENCE), (ASKED, f"{ASKED[:-1]}, {change}}}")))
+
+
+def test_not_with_searches(edited):
+    search = ("seed: 3\n", "seed: 3\nsearch: {retriever: 'http://localhost:1'}\n")
+    with pytest.raises(RecipeError, match="rollouts: search episodes have a protocol of their own"):
+        load_recipe(edited(search, with_modes(DIRECT, THINKING)))
+
+
+def test_places_follow_the_shares():
+    parts = [("a", 0.1), ("b", 0.3), ("c", 0.1)]
+    spec = Modes.model_validate(
+        {"name": "modes", "modes": [{"text": text, "mode": "think", "share": share} for text, share in parts]}
+    )
+    assert [mode.text for mode in spec.places(10)] == list("aabbbbbbcc")
+    assert spec.misfits({"num_generations": 10}) == []
+    (place, message), *_ = spec.misfits({"num_generations": 4})
+    assert place == ("trainer", "num_generations")
+    # Nothing below 5 can be divided so.
+    assert message.endswith("so: 5")
+
+
+def test_a_reference_is_an_input(edited, tmp_path):
+    def grpo(*changes):
+        return resolve(load_recipe(edited(*changes)), tmp_path).stage("grpo")
+
+    plain, one, other = grpo(), grpo((GRPO, REFERENCE)), grpo((GRPO, REFERENCE), ("samples: 8", "samples: 16"))
+    assert one.inputs["reference"].split("-")[1] == "pairs"
+    assert "reference" not in plain.inputs
+    assert "reference" not in plain.to_yaml()
+    # Other samples are other rewards.
+    assert len({plain.hash, one.hash, other.hash}) == 3
