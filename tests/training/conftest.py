@@ -139,6 +139,21 @@ def reference(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def fixed():
+    """The module with the rollouts that do not depend on the model."""
+    sys.path.insert(0, str(CHILD))
+    import fixed_rollouts
+
+    return fixed_rollouts
+
+
+@pytest.fixture(scope="session")
+def fixed_model(fixed, tmp_path_factory):
+    """A small random model for them."""
+    return fixed.make_model(tmp_path_factory.mktemp("fixed_model"))
+
+
+@pytest.fixture(scope="session")
 def searching():
     """The module with the small world in which models search."""
     sys.path.insert(0, str(CHILD))

@@ -1,7 +1,6 @@
 """Advantages of papers, through TRL's loss: golden numbers, and gradients beside losses written by hand."""
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,24 +19,15 @@ from laconic.training.reward_adapter import RewardAdapter
 from laconic.training.scored import Scored
 from laconic.training.trainer import LaconicGRPOTrainer
 
-CHILD = Path(__file__).parent / "child"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "length_rewards.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def children():
+def children(fixed):
     """The modules with fixed rollouts and with the losses written by hand."""
-    sys.path.insert(0, str(CHILD))
     import by_hand
-    import fixed_rollouts
 
-    return fixed_rollouts, by_hand
-
-
-@pytest.fixture(scope="module")
-def model(children, tmp_path_factory):
-    """A small random model."""
-    return children[0].make_model(tmp_path_factory.mktemp("model"))
+    return fixed, by_hand
 
 
 def scored(rewards, tokens, *, group, mask=None):
@@ -116,10 +106,10 @@ def test_thinkless_advantage(case):
 
 
 @pytest.fixture(scope="module")
-def trainer(children, model, tmp_path_factory):
+def trainer(children, fixed_model, tmp_path_factory):
     """A trainer whose loss can be asked."""
     settings = {"loss_type": "dapo", "max_steps": 1}
-    trained, _ = children[0].trained(LaconicGRPOTrainer, model, tmp_path_factory.mktemp("out"), **settings)
+    trained, _ = children[0].trained(LaconicGRPOTrainer, fixed_model, tmp_path_factory.mktemp("out"), **settings)
     trained.model.eval()
     return trained
 
@@ -149,7 +139,7 @@ def test_thinkless_loss(trainer, monkeypatch, case):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_thinkless_gradient(children, model, tmp_path, monkeypatch, beta):
+def test_thinkless_gradient(children, fixed_model, tmp_path, monkeypatch, beta):
     """Rollouts of 1 to 48 tokens in several micro-batches, some left out; beside the two means written down. The second
     step is off the policy, with ratios to clip."""
     fixed, by_hand = children
@@ -159,8 +149,8 @@ def test_thinkless_gradient(children, model, tmp_path, monkeypatch, beta):
     settings = {"loss_type": "dapo", "num_iterations": 2, "learning_rate": 3.0}
     settings |= {"beta": beta, "use_bias_correction_kl": False}
     given = {"tokens_per_micro_batch": 96, "after_scoring": [Decoupled(by_hand.WEIGHT)]}
-    ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **settings)
-    _, expected = fixed.trained(by_hand.TwoMeans, model, tmp_path, scale_rewards="none", **settings)
+    ours, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **settings)
+    _, expected = fixed.trained(by_hand.TwoMeans, fixed_model, tmp_path, scale_rewards="none", **settings)
     assert all(gradient.norm() > 0.01 for gradient in expected)
     assert fixed.difference(gradients, expected) < 1e-5
     first, second = ours.state.log_history[:2]
@@ -181,7 +171,7 @@ def fix(monkeypatch, fixed, completions, reward):
     monkeypatch.setattr(fixed, "reward", reward)
 
 
-def test_dler_trains_on_a_group_of_equal_rewards(children, model, tmp_path, monkeypatch):
+def test_dler_trains_on_a_group_of_equal_rewards(children, fixed_model, tmp_path, monkeypatch):
     """It has signal through the batch, so none of it is left out; the gradient is that of the authors' advantages."""
     fixed, by_hand = children
     case = GOLDEN["dler"][1]
@@ -194,9 +184,9 @@ def test_dler_trains_on_a_group_of_equal_rewards(children, model, tmp_path, monk
     )
     settings = {"loss_type": "dapo", "max_steps": 1, "prompts": 2, "per_device_train_batch_size": 4}
     given = {"tokens_per_micro_batch": 64, "after_scoring": [Estimated(advantages.dler)]}
-    ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **settings)
+    ours, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **settings)
     theirs = by_hand.given(torch.tensor(case["expected"]["advantage"]))
-    _, expected = fixed.trained(theirs, model, tmp_path, **settings)
+    _, expected = fixed.trained(theirs, fixed_model, tmp_path, **settings)
     assert len(set(rewards[:4])) == 1
     assert ours.state.log_history[0]["rollouts/skipped"] == 0
     np.testing.assert_allclose(list(ours._logs["advantages"]), case["expected"]["advantage"], atol=1e-4)
@@ -204,13 +194,13 @@ def test_dler_trains_on_a_group_of_equal_rewards(children, model, tmp_path, monk
 
 
 @pytest.mark.parametrize("case", cases("hgpo_inter_group"))
-def test_hgpo(children, model, tmp_path, monkeypatch, case):
+def test_hgpo(children, fixed_model, tmp_path, monkeypatch, case):
     """Completions in both modes, read and verified; the golden number is who wins between the modes."""
     fixed, by_hand = children
     think, direct = case["inputs"]["think_rewards"], case["inputs"]["no_think_rewards"]
     monkeypatch.setattr(fixed, "GROUP", len(think) + len(direct))
     scorer = GroupScorer(
-        {"a": Problem("a", "3 + 4 =", "7", "chain_sum")}, tokenizer(model), num_generations=fixed.GROUP
+        {"a": Problem("a", "3 + 4 =", "7", "chain_sum")}, tokenizer(fixed_model), num_generations=fixed.GROUP
     )
     adapter = RewardAdapter({"name": "accuracy"}, scorer)
     texts = [f"<think> 3 </think> {'7' if right else '8'}" for right in think]
@@ -225,14 +215,14 @@ def test_hgpo(children, model, tmp_path, monkeypatch, case):
     assert isinstance(piece, Hybrid)
     settings = {"loss_type": "dapo", "max_steps": 1, "prompts": 1, "per_device_train_batch_size": 4}
     given = {"tokens_per_micro_batch": 24, "after_scoring": [piece]}
-    _, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **settings)
+    _, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **settings)
 
     between = standardised([case["expected"]["think"]] * len(think) + [case["expected"]["no_think"]] * len(direct))
     within = np.concatenate([standardised(think), standardised(direct)])
     advantages = np.repeat(within[:, None], max(map(len, ids)), axis=1)
     advantages[:, 0] += 0.5 * between
     theirs = by_hand.given(torch.tensor(advantages, dtype=torch.float))
-    _, expected = fixed.trained(theirs, model, tmp_path, **settings)
+    _, expected = fixed.trained(theirs, fixed_model, tmp_path, **settings)
     assert fixed.difference(gradients, expected) < 1e-5
 
 

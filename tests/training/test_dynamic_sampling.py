@@ -1,7 +1,5 @@
 """Groups without signal are drawn again, and what is trained is the batch that has them; two ranks: test_trainer.py."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,33 +18,17 @@ from laconic.training.scratch import symbolic_tokenizer
 from laconic.training.segments import joined
 from laconic.training.trainer import LaconicGRPOTrainer
 
-CHILD = Path(__file__).parent / "child"
 NAN = float("nan")
 
 
-@pytest.fixture(scope="module")
-def fixed():
-    """The module with the rollouts that do not depend on the model."""
-    sys.path.insert(0, str(CHILD))
-    import fixed_rollouts
-
-    return fixed_rollouts
-
-
-@pytest.fixture(scope="module")
-def model(fixed, tmp_path_factory):
-    """A small random model."""
-    return fixed.make_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
-def refilled(fixed, model, tmp_path):
+def refilled(fixed, fixed_model, tmp_path):
     """Train with dynamic sampling, where every fourth problem has no signal; returns the trainer and its gradients."""
 
     def train(rounds=2, scorer=None, by_correctness=False, **case):
         sampling = DynamicSampling(rounds=rounds, scorer=scorer, by_correctness=by_correctness)
         given = {"tokens_per_micro_batch": 96, "dynamic_sampling": sampling}
-        return fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **({"prompts": 14} | case))
+        return fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **({"prompts": 14} | case))
 
     return train
 
@@ -71,19 +53,19 @@ def account(trainer, step=0):
     ],
     ids=["group", "batch"],
 )
-def test_gradient_is_that_of_the_problems_that_the_batch_ends_with(refilled, fixed, model, tmp_path, case):
+def test_gradient_is_that_of_the_problems_that_the_batch_ends_with(refilled, fixed, fixed_model, tmp_path, case):
     once = case | {"max_steps": case.get("num_iterations", 1)}
     ours, gradients = refilled(**once)
     problems = set(ours._logs["prompt"])
     assert len(problems) == 4
     assert account(ours)["groups_used"] >= 1
-    theirs, expected = fixed.trained(GRPOTrainer, model, tmp_path, prompts=14, only=problems, **once)
+    theirs, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, prompts=14, only=problems, **once)
     assert set(theirs._logs["prompt"]) == problems
     assert all(gradient.norm() > 0.01 for gradient in expected)
     assert fixed.difference(gradients, expected) < 1e-5
 
 
-def test_what_is_logged(refilled, fixed, model, tmp_path, monkeypatch):
+def test_what_is_logged(refilled, fixed, fixed_model, tmp_path, monkeypatch):
     """Metrics are those of the first draw, but for the count of tokens; rows of the log are those of the batch."""
     usual = fixed.reward
 
@@ -94,7 +76,7 @@ def test_what_is_logged(refilled, fixed, model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fixed, "reward", telling)
     ours, _ = refilled(max_steps=1)
-    plain, _ = fixed.trained(LaconicGRPOTrainer, model, tmp_path, prompts=14, max_steps=1)
+    plain, _ = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, prompts=14, max_steps=1)
     mine, theirs = ours.state.log_history[0], plain.state.log_history[0]
     for name in theirs.keys() - {"step_time", "loss", "grad_norm", "num_tokens"}:
         if not name.startswith(("seconds/", "rollouts/", "micro_batches/", "entropy", "clip_ratio/")):

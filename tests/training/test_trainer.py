@@ -29,28 +29,13 @@ LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 
 
-@pytest.fixture(scope="module")
-def fixed():
-    """The module with the rollouts that do not depend on the model."""
-    sys.path.insert(0, str(CHILD))
-    import fixed_rollouts
-
-    return fixed_rollouts
-
-
-@pytest.fixture(scope="module")
-def model(fixed, tmp_path_factory):
-    """A small random model."""
-    return fixed.make_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
-def both(fixed, model, tmp_path):
+def both(fixed, fixed_model, tmp_path):
     """Train with both trainers; returns ours, TRL's, and how far the gradients are apart."""
 
     def train(given=SMALL, **case):
-        ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **case)
-        theirs, expected = fixed.trained(GRPOTrainer, model, tmp_path, **case)
+        ours, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **case)
+        theirs, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, **case)
         assert all(gradient.norm() > 0.01 for gradient in expected)
         return ours, theirs, fixed.difference(gradients, expected)
 
@@ -130,9 +115,9 @@ def test_metrics_of_one_micro_batch_are_trls(both):
     assert ours.state.log_history[1]["clip_ratio/region_mean"] > 0
 
 
-def test_trls_own_trainer_says_where_its_seconds_go(fixed, model, tmp_path):
-    timed, gradients = fixed.trained(TimedGRPOTrainer, model, tmp_path, num_iterations=2, beta=0.1)
-    plain, expected = fixed.trained(GRPOTrainer, model, tmp_path, num_iterations=2, beta=0.1)
+def test_trls_own_trainer_says_where_its_seconds_go(fixed, fixed_model, tmp_path):
+    timed, gradients = fixed.trained(TimedGRPOTrainer, fixed_model, tmp_path, num_iterations=2, beta=0.1)
+    plain, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, num_iterations=2, beta=0.1)
     assert all(map(torch.equal, gradients, expected))
     names = ("decode", "reward", "logprobs", "train", "optimiser")
     for row, reference in zip(timed.state.log_history[:-1], plain.state.log_history[:-1], strict=True):
@@ -172,20 +157,20 @@ def test_models_that_mind_padding_are_left_to_trl(fixed, tmp_path, architecture,
     assert fixed.difference(gradients, expected) == 0
 
 
-def test_optimisers_that_step_within_the_backward_pass_are_left_to_trl(model):
+def test_optimisers_that_step_within_the_backward_pass_are_left_to_trl():
     for optim, refused in (("lomo", True), ("galore_adamw_layerwise", True), ("adamw_torch", False)):
         trainer = SimpleNamespace(args=SimpleNamespace(optim=optim))
         assert _steps_within_backward(trainer) is refused
 
 
-def test_a_step_without_any_signal_moves_the_optimiser(fixed, model, tmp_path, monkeypatch):
+def test_a_step_without_any_signal_moves_the_optimiser(fixed, fixed_model, tmp_path, monkeypatch):
     """Adam goes on with its momentum, and weights decay."""
     monkeypatch.setattr(fixed, "reward", _signal_once())
     settings = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-3}
-    start = load_file(model / "model.safetensors")
-    ours, gradients = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=SMALL, **settings)
+    start = load_file(fixed_model / "model.safetensors")
+    ours, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=SMALL, **settings)
     monkeypatch.setattr(fixed, "reward", _signal_once())
-    theirs, _ = fixed.trained(GRPOTrainer, model, tmp_path, **settings)
+    theirs, _ = fixed.trained(GRPOTrainer, fixed_model, tmp_path, **settings)
     assert gradients[0].norm() > 0
     assert gradients[1].norm() == 0
     assert [row["rollouts/skipped"] for row in ours.state.log_history[:2]] == [0, 16]
@@ -237,10 +222,10 @@ def launched(command, model, folder, *cases, **environ):
 
 
 @pytest.mark.distributed
-def test_gradient_on_two_ranks(fixed, model, tmp_path):
+def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     cases = ("grpo", "dapo", "bnpo", "kl", "one", "ratio", "split", "refilled", "thinkless")
-    ranks = launched(torchrun, model, tmp_path, *cases, ACCELERATE_USE_CPU="true")
+    ranks = launched(torchrun, fixed_model, tmp_path, *cases, ACCELERATE_USE_CPU="true")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
     first, second = ({name: case["logs"][0] for name, case in found.items()} for found in ranks)
@@ -254,7 +239,7 @@ def test_gradient_on_two_ranks(fixed, model, tmp_path):
     # A refill of one group lies on both ranks, and the batch is that of one process.
     assert first["refilled"]["refill/groups_used"] == 1
     given = SMALL | {"dynamic_sampling": DynamicSampling(rounds=2)}
-    alone, _ = fixed.trained(LaconicGRPOTrainer, model, tmp_path, given=given, **fixed.CASES["refilled"])
+    alone, _ = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **fixed.CASES["refilled"])
     assert [found["refilled"]["prompts"] for found in ranks] == [list(alone._logs["prompt"])] * 2
     for name in ("rounds", "groups_drawn", "groups_used", "tokens", "without_signal"):
         assert first["refilled"][f"refill/{name}"] == alone.state.log_history[0][f"refill/{name}"]
@@ -262,9 +247,9 @@ def test_gradient_on_two_ranks(fixed, model, tmp_path):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("zero", [2, 3])
-def test_gradient_with_deepspeed(model, tmp_path, zero):
+def test_gradient_with_deepspeed(fixed_model, tmp_path, zero):
     profile = str(ROOT / "launch" / "profiles" / f"zero{zero}.yaml")
     command = ["accelerate.commands.launch", "--config_file", profile, "--num_processes", "2"]
-    ranks = launched([*command, "--mixed_precision", "no"], model, tmp_path, "dapo", DS_ACCELERATOR="cpu")
+    ranks = launched([*command, "--mixed_precision", "no"], fixed_model, tmp_path, "dapo", DS_ACCELERATOR="cpu")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
