@@ -20,9 +20,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Speed and memory, minutes each; then what recipes reach, seed by seed: an hour and a half in all.
 bench: $(VENV)/.dev
-	$(BIN)/python bench/rewards.py --write
+	for name in rewards engine_speed server retriever prefill grpo_step memory; do \
+	  $(BIN)/python bench/$$name.py --write || exit 1; done
 	$(BIN)/python bench/quickstart_seeds.py
+	$(BIN)/python bench/quickstart_trl.py 0 1 2 --write
+	$(BIN)/python bench/search_seeds.py
+	$(BIN)/python bench/search_rewards.py
+	$(BIN)/python bench/readme_results.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

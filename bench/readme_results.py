@@ -1,4 +1,4 @@
-"""Write the measured figures into README.md and two guides from the result files in bench/results.
+"""Write the measured figures into README.md and the guides from the result files in bench/results.
 
     python bench/readme_results.py
 
@@ -56,26 +56,36 @@ def section(results: dict[int, dict[str, Any]]) -> str:
 
 
 def _policies(results: dict[str, Any]) -> list[str]:
-    """How the same models do under inference policies: a picture, and a short table for each model."""
-    lines = [
+    """How the same models do under inference policies: a picture, and one sentence for each model."""
+    sentences = [f"- {policy_table.sentence(block)}" for block in policy_table.blocks(results)]
+    return [
         "",
         "And by how they are asked: inference policies on the checkpoints, each against no policy of the same "
         "checkpoint on the same held-out problems with the same random numbers. Parameters were chosen on "
-        "training problems; all tokens count, those of probes and discarded traces too.",
+        "training problems; all tokens count, those of probes and discarded traces too. "
+        "[All of them](docs/guides/policy-results.md):",
         "",
         "<picture>",
         '  <source media="(prefers-color-scheme: dark)" srcset="docs/images/quickstart_policies_dark.png">',
         '  <img src="docs/images/quickstart_policies.png" alt="Accuracy against tokens of the SFT checkpoint under '
         'policies">',
         "</picture>",
+        "",
+        *sentences,
     ]
-    for block in policy_table.blocks(results):
+
+
+def policies_section(results: dict[int, dict[str, Any]]) -> str:
+    """A table of policies for each model of the first seed."""
+    shown, lines = results[min(results)], []
+    for block in policy_table.blocks(shown):
         header, cells = policy_table.cells(block)
-        shown = [header.index(name) for name in POLICY_COLUMNS if name in header]
-        rows = [[line[place] for place in shown] for line in cells]
-        lines += ["", policy_table.sentence(block), ""]
-        lines += [policy_table.markdown_lines([header[place] for place in shown], rows)]
-    return [*lines, "", policy_table.caption(results)]
+        kept = [header.index(name) for name in POLICY_COLUMNS if name in header]
+        rows = [[line[place] for place in kept] for line in cells]
+        lines += [policy_table.sentence(block), ""]
+        lines += [policy_table.markdown_lines([header[place] for place in kept], rows), ""]
+    lines += [policy_table.caption(shown), ""]
+    return "\n".join([*lines, provenance_line(shown, "make quickstart", f"quickstart_seed{min(results)}.json")])
 
 
 def _seed_row(seed: int, results: dict[str, Any]) -> str:
@@ -122,6 +132,7 @@ def main() -> None:
     """Rewrite the documents in place."""
     place(ROOT / "README.md", QUICKSTART.recipe, section(QUICKSTART.results()))
     place(ROOT / "README.md", SEARCH.recipe, seeds_section(SEARCH.results()))
+    place(ROOT / "docs/guides/policy-results.md", "policies", policies_section(QUICKSTART.results()))
     place(ROOT / "docs/guides/search-quickstart.md", REWARDS.recipe, table_section(REWARDS.results()))
     place(ROOT / "docs/guides/faster-grpo.md", "grpo_step", step_section())
 

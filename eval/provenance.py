@@ -39,14 +39,16 @@ def commit(file: Path) -> dict[str, Any] | None:
     """The git commit a source file was loaded from; None outside a repository, before its first commit, or installed.
 
     Returns:
-        ``{"hash": full hash, "dirty": whether tracked files differ from it}``.
+        ``{"hash": full hash, "dirty": whether tracked files differ from it}``, but for what measurements write.
     """
     folder = file.resolve().parent
     # A package installed into an environment inside some other repository is not that repository's code.
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
         return None
     head = _git(folder, "rev-parse", "--verify", "HEAD")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    # A bench that keeps its figures does not change what the next one measures.
+    written = (f":(top,exclude){place}" for place in ("bench/results", "docs", "README.md"))
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
     return None if head is None else {"hash": head, "dirty": bool(changed)}
 
 

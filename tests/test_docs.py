@@ -34,6 +34,7 @@ def test_figures_in_the_documents_come_from_result_files(monkeypatch):
     readme, guide = ROOT / "README.md", GUIDES / "search-quickstart.md"
     for study, section, document in (
         (written.QUICKSTART, written.section, readme),
+        (written.QUICKSTART, written.policies_section, GUIDES / "policy-results.md"),
         (written.SEARCH, written.seeds_section, readme),
         (written.REWARDS, written.table_section, guide),
     ):

@@ -111,14 +111,19 @@ def test_commit_of_a_tracked_file(tmp_path):
     code.write_text("1\n")
     other.write_text("1\n")
     assert commit(code) is None  # no repository
+    figures = tmp_path / "bench" / "results" / "speed.json"
+    figures.parent.mkdir(parents=True)
+    figures.write_text("1\n")
     git("init")
-    git("add", "code.py")
+    git("add", "code.py", "bench")
     assert commit(code) is None  # no commit yet
     git("commit", "-m", "x")
     found = commit(code)
     assert len(found["hash"]) == 40
     assert found["dirty"] is False
     assert commit(other) is None  # lies in the repository, but is not its code
+    figures.write_text("2\n")
+    assert commit(code) == found  # what a measurement writes
     code.write_text("2\n")
     assert commit(code) == {"hash": found["hash"], "dirty": True}
 
