@@ -36,7 +36,7 @@ def read_row(row: Row, layout: str, *, where: str, default_id: str, task: str | 
 
 
 def _generic(row: Row, where: str) -> dict[str, Any]:
-    """`prompt`, `answer`; optionally `id`, `task`, `difficulty`, `solution`, and anything else, which goes to meta."""
+    """`prompt`, `answer`; optionally `id`, `task`, `difficulty`, `solution`; other fields are not read."""
     found: dict[str, Any] = {"prompt": _text(row, "prompt", where), "answer": _text(row, "answer", where)}
     found |= {key: _text(row, key, where) for key in ("id", "task") if row.get(key) is not None}
     if row.get("difficulty") is not None:

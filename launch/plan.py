@@ -73,6 +73,28 @@ def _view(plan: Plan, stage: StageFile, profile: Profile) -> StageView:
     )
 
 
+def check_rollouts(view: StageView, profile: Profile) -> None:
+    """Refuse a profile under which Laconic's own engine cannot draw a stage's rollouts.
+
+    Raises:
+        LaunchError: the profile shards weights as FSDP does, and the stage has rollouts that only the engine can draw.
+    """
+    config = view.stage.config
+    if view.state == "complete" or profile.distributed_type != "FSDP" or not isinstance(config, GrpoStage):
+        return
+    if config.rollouts is not None:
+        what, leave = f"rollouts: {{name: {config.rollouts.name}}}", "leave rollouts out"
+    elif view.stage.search is not None and not config.trainer.get("use_vllm"):
+        what, leave = "search episodes", "set use_vllm"
+    else:
+        return
+    raise LaunchError(
+        f"stage {view.stage.name}: {what} are drawn by Laconic's own engine, which cannot read the weights that "
+        f"profile {profile.name} shards (distributed_type FSDP)",
+        cure=f"use --profile ddp, zero2 or zero3, or {leave}",
+    )
+
+
 def write_stage_files(views: list[StageView]) -> int:
     """Prepare the folder of every stage that is not complete; returns how many."""
     open_ = [view for view in views if view.state != "complete"]
@@ -172,6 +194,10 @@ def _details(plan: Plan, view: StageView, profile: Profile, shape: Shape | None)
         yield "budgets", stage.config.budgets.in_words()
     if view.state == "complete" or stage.kind == "init":
         return
+    try:
+        check_rollouts(view, profile)
+    except LaunchError as error:
+        yield "", f"cannot run: {error.message}; {error.cure}"
     if view.training is None:
         yield "tokens", counts.sampled_tokens(stage)
     else:
@@ -221,7 +247,7 @@ def slurm_script(options: Options, request: str) -> str:
     """A Slurm script that runs the recipe, after the same checks as a plan; `request` is ``nodes=2,gpus=8,...``.
 
     Raises:
-        LaconicError: the recipe, the request or the batches on so many processes cannot work.
+        LaconicError: the recipe, the request, the profile or the batches on so many processes cannot work.
     """
     asked = parse_request(request)
     if options.processes not in (None, asked.processes):
@@ -232,5 +258,7 @@ def slurm_script(options: Options, request: str) -> str:
     profile = load_profile(options.profile, processes=asked.processes)
     plan = options.plan()
     views = view_stages(plan, profile)
+    for view in views:
+        check_rollouts(view, profile)
     stages = [(view.stage, view.folder.path / STAGE_FILE) for view in views]
     return render_slurm(asked, profile, recipe=plan.recipe.name, options=options.science(), stages=stages)

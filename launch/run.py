@@ -12,7 +12,7 @@ from laconic.launch.environment import stage_environment
 from laconic.launch.lines import PLAIN, short, stage_argv
 from laconic.launch.lock import run_lock
 from laconic.launch.options import Options
-from laconic.launch.plan import StageView, view_stages
+from laconic.launch.plan import StageView, check_rollouts, view_stages
 from laconic.launch.process import LOG, explain, run_process, start_log
 from laconic.launch.profiles import Profile, check_machine
 from laconic.launch.report import build_report, headline_table, is_fresh, read_results
@@ -53,6 +53,8 @@ def run(
     check_inputs(plan, chosen)
     if any(view.training is not None and view.state != "complete" for view in views):
         check_machine(profile)
+    for view in views:
+        check_rollouts(view, profile)
     with run_lock(plan.run_dir) as lock:
         runner = _Runner(plan, profile, out, lock, threads)
         status = runner.run(views)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import InitErrorDetails
 
+from laconic.recipes.grpo_advantages import AdvantagesSpec, Dler
 from laconic.recipes.strict import mistake
 from laconic.rewards.errors import RecipeError
 
 if TYPE_CHECKING:
+    from laconic.recipes.grpo_sampling import DynamicSampling
     from laconic.recipes.stage_parts import Reward
 
 
@@ -27,7 +29,12 @@ def stop_length(rewards: Sequence[Reward]) -> int:
 
 
 def early_stop_mistakes(
-    rewards: Sequence[Reward], trainer: Mapping[str, Any], *, own_rollouts: bool
+    rewards: Sequence[Reward],
+    trainer: Mapping[str, Any],
+    *,
+    own_rollouts: bool,
+    advantages: AdvantagesSpec | None = None,
+    sampling: DynamicSampling | None = None,
 ) -> list[InitErrorDetails]:
     """Why the rollouts of a stage may not stop early, each with its place in the stage.
 
@@ -35,6 +42,8 @@ def early_stop_mistakes(
         rewards: Of the stage.
         trainer: Of the stage.
         own_rollouts: It has `rollouts:`.
+        advantages: Of the stage.
+        sampling: Its `dynamic_sampling:`.
     """
     from laconic.rewards.caps import length_cap
 
@@ -50,4 +59,11 @@ def early_stop_mistakes(
         wrong.append(mistake(("trainer", "mask_truncated_completions"), message, True))
     if own_rollouts:
         wrong.append(mistake(("stop_early",), "with rollouts: they end where that says; leave one of them out"))
+    if isinstance(advantages, Dler):
+        message = "dler counts a rollout as often as it has tokens, and stop_early leaves fewer; leave one of them out"
+        wrong.append(mistake(("advantages",), message))
+    if sampling is not None and sampling.by == "correct":
+        why = "a rollout that stop_early stops may have another verdict than it would have had"
+        message = f"found 'correct', and {why}; set by: reward, or leave stop_early out"
+        wrong.append(mistake(("dynamic_sampling", "by"), message, sampling.by))
     return wrong

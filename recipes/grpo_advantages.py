@@ -52,46 +52,58 @@ class Hgpo(StrictModel):
 AdvantagesSpec: TypeAlias = Annotated[Estimated | Dler | Thinkless | Hgpo, Field(discriminator="name")]
 
 
-def advantages_mistakes(
-    spec: AdvantagesSpec | None, trainer: Mapping[str, Any], *, draws_again: bool
-) -> list[InitErrorDetails]:
+def advantages_mistakes(spec: AdvantagesSpec | None, trainer: Mapping[str, Any]) -> list[InitErrorDetails]:
     """Settings of a stage that its advantages do not go with, each with its place below the stage.
 
     Args:
         spec: The stage's; None where they are TRL's.
         trainer: What the stage hands on to TRL.
-        draws_again: Groups without signal are drawn again.
     """
     if spec is None:
         return []
-    wrong = [mistake(("trainer", key), message) for key, message in _ignored(spec, trainer)]
+    found = dict(ignored(f"advantages: {spec.name}", trainer))
     if isinstance(spec, Thinkless | Hgpo):
-        wrong += [mistake(("trainer", key), message) for key, message in _unfit(spec, trainer)]
-    if isinstance(spec, Hgpo) and draws_again:
-        message = "hgpo compares the modes of the last draw, and groups of earlier ones are kept; leave it out"
-        wrong.append(mistake(("dynamic_sampling",), message))
-    return wrong
+        found |= _unfit(spec, trainer)
+    return [mistake(("trainer", key), message) for key, message in found.items()]
 
 
-def _ignored(spec: AdvantagesSpec, trainer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What TRL would do with rewards before its own advantages."""
+def ignored(what: str, trainer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What TRL would do with rewards before its own advantages: keys of `trainer:`, and why they mean nothing.
+
+    Args:
+        what: Makes other advantages.
+        trainer: Of the stage.
+    """
     if "scale_rewards" in trainer:
-        yield "scale_rewards", f"advantages: {spec.name} has its own scale; leave it out"
+        yield "scale_rewards", f"{what} has its own scale; leave it out"
     if trainer.get("multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
-        yield "multi_objective_aggregation", f"advantages: {spec.name} takes the weighted sum of rewards; leave it out"
+        yield "multi_objective_aggregation", f"{what} takes the weighted sum of rewards; leave it out"
 
 
-def _unfit(spec: Thinkless | Hgpo, trainer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What would mix the first token with the others."""
+def mixing(trainer: Mapping[str, Any], *, apart: str, lost: str) -> Iterator[tuple[str, str]]:
+    """What would mix tokens that have advantages of their own: keys of `trainer:`, and why.
+
+    Args:
+        trainer: Of the stage.
+        apart: Which tokens those are, as a sentence.
+        lost: What becomes of them where entropy chooses the tokens that are trained.
+    """
     given = {key: trainer.get(key, default("grpo", key)) for key in ("loss_type", "importance_sampling_level")}
-    if isinstance(spec, Thinkless) and given["loss_type"] != "dapo":
-        why = "thinkless is one mean over first tokens and one over all others, which only dapo's denominator can give"
-        yield "loss_type", f"found {shown(given['loss_type'])}; {why}; set loss_type: dapo"
-    if isinstance(spec, Hgpo) and given["loss_type"] == "vespo":
-        yield "loss_type", "found 'vespo', which weighs whole rollouts; hgpo sets its first tokens apart; use another"
+    if given["loss_type"] == "vespo":
+        yield "loss_type", f"found 'vespo', which weighs whole rollouts, and {apart}; use another"
     if given["importance_sampling_level"] != "token":
-        why = f"one ratio per rollout would carry what {spec.name} gives its first token to all others"
-        yield "importance_sampling_level", f"found {shown(given['importance_sampling_level'])}; {why}; set it to token"
-    if trainer.get("top_entropy_quantile", 1.0) < 1.0:
-        why = f"a first token that the model is sure of would be left out of {spec.name}"
-        yield "top_entropy_quantile", f"{why}; leave it out"
+        found = shown(given["importance_sampling_level"])
+        yield "importance_sampling_level", f"found {found}, one ratio per rollout, and {apart}; set it to token"
+    if (quantile := trainer.get("top_entropy_quantile", 1.0)) < 1.0:
+        yield "top_entropy_quantile", f"found {quantile:g}; {lost}; leave it out"
+
+
+def _unfit(spec: Thinkless | Hgpo, trainer: Mapping[str, Any]) -> dict[str, str]:
+    """What would mix the first token with the others."""
+    lost = f"a first token that the model is sure of would be left out of {spec.name}"
+    found = dict(mixing(trainer, apart=f"{spec.name} sets the first token of each apart", lost=lost))
+    loss = trainer.get("loss_type", default("grpo", "loss_type"))
+    if isinstance(spec, Thinkless) and loss != "dapo":
+        why = "thinkless is one mean over first tokens and one over all others, which only dapo's denominator can give"
+        found["loss_type"] = f"found {shown(loss)}; {why}; set loss_type: dapo"
+    return found

@@ -73,24 +73,8 @@ class PromptBudgets(StrictModel):
 
 def budgets_mistakes(budgets: PromptBudgets | None, rewards: Sequence[Reward]) -> list[InitErrorDetails]:
     """Rewards that would be paid for prompts that they are not for, each with its place in the stage."""
-    if budgets is None:
+    if budgets is None or budgets.at_most_share in (0, 1):
         return []
-    return [*_probabilities(rewards), *(_of_both_kinds(budgets, rewards) if 0 < budgets.at_most_share < 1 else [])]
-
-
-def _probabilities(rewards: Sequence[Reward]) -> list[InitErrorDetails]:
-    from laconic.rewards.registry import find
-
-    message = "the probabilities that it reads are measured after the prompt without its budget; leave budgets out"
-    read = [(at, reward.name, find(reward.name)) for at, reward in enumerate(rewards)]
-    return [
-        mistake(("rewards", at), message, name)
-        for at, name, registered in read
-        if "answer_prob" in (*registered.needs, *registered.uses)
-    ]
-
-
-def _of_both_kinds(budgets: PromptBudgets, rewards: Sequence[Reward]) -> list[InitErrorDetails]:
     message = f"at_most_share {budgets.at_most_share:g} makes prompts of both kinds, and this reward is for one of them"
     return [
         mistake(("rewards", at, _OWN), f"budgets: {message}; set {_OWN}: true", reward.name)

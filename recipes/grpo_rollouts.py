@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction as Rational
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -11,8 +11,19 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails
 
 from laconic.inference.trace import THINK_CLOSE
-from laconic.recipes.strict import Count, Listed, Location, NotEmpty, StrictModel, mistake, raise_all
+from laconic.recipes.grpo_advantages import ignored, mixing
+from laconic.recipes.strict import Count, Listed, Location, NotEmpty, StrictModel, mistake, raise_all, shown
 from laconic.recipes.trainer_fields import default
+
+ONLY_TRL: Mapping[str, Any] = {
+    "min_p": None,
+    "repetition_penalty": 1.0,
+    "generation_kwargs": None,
+    "cache_implementation": None,
+    "ds3_gather_for_generation": True,
+}
+"""Settings of TRL's own generation that Laconic's engine does not have, and their values that ask for nothing; free
+rollouts under any other value are TRL's."""
 
 
 class Mode(StrictModel):
@@ -82,6 +93,19 @@ class Modes(StrictModel):
             if mode.max_tokens is not None and mode.max_tokens > limit:
                 message = f"found {mode.max_tokens}; trainer.max_completion_length is {limit}"
                 found.append((("rollouts", "modes", at, "max_tokens"), message))
+        return found + (self._of_first_tokens(trainer) if self.first_token_probability is not None else [])
+
+    def _of_first_tokens(self, trainer: Mapping[str, Any]) -> list[tuple[Location, str]]:
+        """Settings that would take the first token's given probability for that of the model."""
+        given = f"rollouts.first_token_probability {self.first_token_probability:g} is not what the model gave"
+        cure = "leave one of the two out"
+        found: list[tuple[Location, str]] = []
+        if (threshold := trainer.get("off_policy_mask_threshold")) is not None:
+            message = f"found {threshold:g}; {given}, and would count as its drift; {cure}"
+            found.append((("trainer", "off_policy_mask_threshold"), message))
+        if trainer.get("loss_type") == "vespo":
+            message = f"found 'vespo', which weighs a rollout by all its ratios; {given}; {cure}"
+            found.append((("trainer", "loss_type"), message))
         return found
 
     def _whole_groups(self, size: int) -> list[int]:
@@ -189,7 +213,17 @@ class Budgets(StrictModel):
         if least >= limit:
             message = f"found {limit}; thinking takes {self.budgets[-1]} and an answer {self.answer_tokens} tokens"
             found.append((("trainer", "max_completion_length"), f"{message}, so with the cue more than {least}"))
-        return found
+        if trainer.get("mask_truncated_completions"):
+            why = "an answer that is cut could take the thinking of all answers with it, which is in the loss once"
+            found.append((("trainer", "mask_truncated_completions"), f"{why}; leave it out"))
+        return found + [(("trainer", key), why) for key, why in self._unfit(trainer)]
+
+    def _unfit(self, trainer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What would do nothing beside BRPO's advantages, or undo them."""
+        what = "rollouts: {name: budgets}"
+        yield from ignored(what, trainer)
+        lost = f"one threshold over all tokens would choose between the thinking and the answers of {what}"
+        yield from mixing(trainer, apart=f"{what} sets thinking and answers apart", lost=lost)
 
 
 def _group(trainer: Mapping[str, Any]) -> tuple[int, int]:
@@ -234,4 +268,8 @@ def rollouts_mistakes(rollouts: RolloutsSpec | None, trainer: Mapping[str, Any])
     if trainer.get("use_vllm"):
         message = f"rollouts: {{name: {rollouts.name}}} are drawn by Laconic's own engine; leave one of the two out"
         found.append((("trainer", "use_vllm"), message))
+    for key, neutral in ONLY_TRL.items():
+        if (value := trainer.get(key, neutral)) != neutral:
+            why = f"rollouts: {{name: {rollouts.name}}} are drawn by Laconic's own engine, which has no such setting"
+            found.append((("trainer", key), f"found {shown(value)}; {why}; leave it out"))
     return [mistake(place, why) for place, why in found]

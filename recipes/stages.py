@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from laconic.recipes.early_stop import early_stop_mistakes
-from laconic.recipes.grpo_advantages import AdvantagesSpec, advantages_mistakes
-from laconic.recipes.grpo_budgets import PromptBudgets, budgets_mistakes
-from laconic.recipes.grpo_rollouts import RolloutsSpec, rollouts_clashes, rollouts_mistakes
+from laconic.recipes.grpo_advantages import AdvantagesSpec
+from laconic.recipes.grpo_budgets import PromptBudgets
+from laconic.recipes.grpo_checks import method_mistakes
+from laconic.recipes.grpo_rollouts import RolloutsSpec
 from laconic.recipes.grpo_sampling import DynamicSampling
 from laconic.recipes.policy_entry import PolicyEntry, Prices, check_policies
 from laconic.recipes.stage_parts import Aes, DpoTrainer, GrpoTrainer, Lora, Reward, SamplingSpec, SftTrainer, Teacher
@@ -183,7 +183,7 @@ class GrpoStage(TrainingStage):
     """Name a budget of tokens in every prompt."""
     stop_early: bool = False
     """Stop a rollout one token beyond the length above which no reward tells rollouts apart any more. Rewards are the
-    same, lengths and accuracies are those of the stopped rollouts."""
+    same; lengths, accuracies and losses that divide by tokens (dapo, cispo) are those of the stopped rollouts."""
     trainer: GrpoTrainer = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -205,22 +205,7 @@ class GrpoStage(TrainingStage):
 
     @model_validator(mode="after")
     def _methods_go_together(self) -> Self:
-        wrong = [
-            mistake((key,), "TRL's own trainer has no such thing; leave it out or set fast: true")
-            for key in ("advantages", "rollouts", "dynamic_sampling")
-            if not self.fast and getattr(self, key) is not None
-        ]
-        wrong += advantages_mistakes(self.advantages, self.trainer, draws_again=self.dynamic_sampling is not None)
-        wrong += rollouts_mistakes(self.rollouts, self.trainer)
-        wrong += rollouts_clashes(
-            self.rollouts, advantages=self.advantages is not None, prompt_budgets=self.budgets is not None
-        )
-        wrong += budgets_mistakes(self.budgets, self.rewards)
-        if self.stop_early:
-            wrong += early_stop_mistakes(self.rewards, self.trainer, own_rollouts=self.rollouts is not None)
-        if self.dynamic_sampling is not None:
-            wrong += self.dynamic_sampling.clashes(self.trainer)
-        raise_all(wrong)
+        raise_all(method_mistakes(self))
         return self
 
     @model_serializer(mode="wrap")

@@ -116,7 +116,7 @@ class BudgetAdvantages:
     """BRPO: every token of the thinking is credited with what came of it at the budgets still ahead.
 
     An answer's advantage is its score less the mean score of the answers at the same place of the same chain of
-    thought. What could not be scored has none.
+    thought. What could not be scored has none, and is left out of every mean.
 
     Args:
         spec: That of the rollouts.
@@ -131,7 +131,7 @@ class BudgetAdvantages:
             return {}
         mask = loss_mask(scored.batch)
         scores = scored.rewards.view(-1, scored.num_generations // self.spec.rows, *self._shape)
-        thinking = thinking_advantages(scores.mean(3), scores.new_tensor(self.spec.weights)).flatten(0, 1)
+        thinking = thinking_advantages(scores.nanmean(3), scores.new_tensor(self.spec.weights)).flatten(0, 1)
         scores, rows = scores.flatten(0, 1), self.spec.rows
         advantages = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device)
         for row, (place, told) in enumerate(zip(range(scored.mine.start, scored.mine.stop), scored.rows, strict=True)):
@@ -152,7 +152,7 @@ class BudgetAdvantages:
         places = torch.arange(width, device=ends.device)
         # The first budget that a token is before or at; those that thinking did not reach have no token.
         segments = torch.searchsorted(ends, places, right=True).clamp(max=len(ends) - 1)
-        own = scores[budget, answer] - scores[ends == ends[budget]].mean()
+        own = scores[budget, answer] - scores[ends == ends[budget]].nanmean()
         return torch.where(places < ends[budget], thinking[segments], own)
 
 
@@ -167,8 +167,12 @@ def thinking_advantages(scores: torch.Tensor, weights: torch.Tensor) -> torch.Te
 
     A chain of thought without siblings has 0 for the group's mean.
 
+    Budgets without a score are left out (ours; the authors score every answer): a return is scaled up to the weights of
+    all budgets still ahead, the means go over what was scored, and where nothing was scored earlier the group's mean is
+    the whole baseline. There is no advantage, NaN, where nothing that counts was scored ahead.
+
     Args:
-        scores: Mean score of the answers at each budget, shape (..., G, S) for groups of G.
+        scores: Mean score of the answers at each budget, shape (..., G, S) for groups of G; NaN where there is none.
         weights: Of the budgets, shape (S,); they add up to 1.
 
     Source: Qi et al., "Optimizing Anytime Reasoning via Budget Relative Policy Optimization"; sail-sg/AnytimeReasoner,
@@ -179,11 +183,21 @@ def thinking_advantages(scores: torch.Tensor, weights: torch.Tensor) -> torch.Te
     tensor([[ 0.2500,  0.3750],
             [-0.2500, -0.1250]])
     """
+    known = ~scores.isnan()
+    scores = scores.where(known, 0.0)
     budgets = torch.arange(scores.shape[-1], dtype=scores.dtype, device=scores.device)
-    returns = (scores * weights).flip(-1).cumsum(-1).flip(-1)
-    ahead, worth = weights.flip(-1).cumsum(-1).flip(-1), 2.0**budgets
-    before = (scores * worth).cumsum(-1) - scores * worth
-    earlier = before / (worth - 1.0).clamp(min=1.0) * ahead
-    group = returns.mean(-2, keepdim=True) if scores.shape[-2] > 1 else torch.zeros_like(returns)
+    ahead, worth = _from_here_on(weights), 2.0**budgets
+    returns = _from_here_on(scores * weights) * (ahead / _from_here_on(known * weights))
+    scored_before = _before(known * worth)
+    earlier = _before(scores * worth) / scored_before * ahead
+    group = returns.nanmean(-2, keepdim=True) if scores.shape[-2] > 1 else torch.zeros_like(returns)
     share = budgets / len(budgets)
-    return returns - (share * earlier + (1.0 - share) * group)
+    return returns - torch.where(scored_before > 0.0, share * earlier + (1.0 - share) * group, group)
+
+
+def _from_here_on(values: torch.Tensor) -> torch.Tensor:
+    return values.flip(-1).cumsum(-1).flip(-1)
+
+
+def _before(values: torch.Tensor) -> torch.Tensor:
+    return values.cumsum(-1) - values

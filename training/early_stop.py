@@ -1,8 +1,9 @@
 """Rollouts that stop where no reward can tell them apart any more (`stop_early`).
 
-Such a rollout earns what it would have earned at any greater length, so rewards and advantages are those of training
-without an early stop, for less decoding. What is trained of it is its beginning. `max_completion_length` stays what it
-is: a loss that divides by it (dr_grpo) does not change.
+Such a rollout earns what it would have earned at any greater length, so rewards and TRL's advantages are those of
+training without an early stop, for less decoding. What is trained of it is its beginning. `max_completion_length` stays
+what it is: a loss that divides by it (dr_grpo) does not change. One that divides by the tokens of all rollouts (dapo,
+cispo) divides by those of the stopped ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 They run in a thread of their own, which has one event loop for the whole training: a client that a judge keeps between
 calls belongs to the loop it began in. A judge that is a plain function is asked once all rollouts are there, by the
-thread that trains: what else it may do there nobody has promised it elsewhere.
+thread that trains: what else it may do there, such as a time limit by a signal, nobody has promised it elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from laconic.rewards.errors import LaunchError
 from laconic.rewards.judge import Judge, Judged, Row, ask_one, failure, verdicts
 from laconic.rewards.records import Rollout
 
@@ -105,7 +106,7 @@ class Judging:
             for number, future in asked.items():
                 if future in done and (error := future.exception()) is not None:
                     judge, _ = self._judges[number]
-                    raise failure(judge, f"rollout {at} of {len(begun)}", error) from error
+                    raise _failure(judge, f"rollout {at} of {len(begun)}", error) from error
         return {
             number: [judged.parse(asked[number].result()) for asked in begun]
             for number, (judge, judged) in enumerate(self._judges)
@@ -157,6 +158,27 @@ async def _ask(judge: Judge, row: Row, slots: asyncio.Semaphore) -> Any:
         except (KeyboardInterrupt, SystemExit) as error:
             # They would end the loop, and whoever waits for it would wait for ever.
             raise RuntimeError(f"{type(error).__name__} {error}".rstrip()) from error
+
+
+def _failure(judge: Judge, row: str, error: BaseException) -> LaunchError:
+    raised = failure(judge, row, error)
+    if not _wants_main_thread(error):
+        return raised
+    return LaunchError(
+        raised.message,
+        cure="async judges are asked in a thread of their own, where a time limit by a signal (signal.alarm) cannot be "
+        "set: make the judge a plain function, which is asked in the main thread (it may return a coroutine), or leave "
+        "that limit out",
+    )
+
+
+def _wants_main_thread(error: BaseException | None) -> bool:
+    """Whether it is, or comes from, what Python says about signals outside the main thread."""
+    while error is not None:
+        if isinstance(error, ValueError) and "signal only works in main thread" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_async(judge: Judge) -> bool:

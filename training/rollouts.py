@@ -19,16 +19,8 @@ from trl.models import unwrap_model_for_generation
 from laconic.inference.engine import Sampling
 from laconic.inference.engines.transformers import TransformersEngine
 from laconic.inference.sampling import Completion, EngineSampler, Request
+from laconic.recipes.grpo_rollouts import ONLY_TRL
 from laconic.rewards.errors import LaunchError
-
-# Settings of TRL's own generation that our engine does not have; a recipe that sets one gets TRL's generation.
-_ONLY_TRL = {
-    "min_p": None,
-    "repetition_penalty": 1.0,
-    "generation_kwargs": None,
-    "cache_implementation": None,
-    "ds3_gather_for_generation": True,
-}
 
 
 def applicable(arguments: GRPOConfig) -> bool:
@@ -38,7 +30,7 @@ def applicable(arguments: GRPOConfig) -> bool:
     the sampling settings that only TRL has.
     """
     sharded = bool(arguments.fsdp) or _fsdp_launched()
-    special = any(getattr(arguments, name) != neutral for name, neutral in _ONLY_TRL.items())
+    special = any(getattr(arguments, name) != neutral for name, neutral in ONLY_TRL.items())
     return not (arguments.use_vllm or sharded or special)
 
 
@@ -56,7 +48,7 @@ def check_applicable(arguments: GRPOConfig, what: str) -> None:
         raise LaunchError(
             f"{what} are drawn by Laconic's own engine, which this stage's trainer or launch leaves out",
             cure="leave out vLLM, FSDP and the sampling settings that only TRL's generation has: "
-            + ", ".join(_ONLY_TRL),
+            + ", ".join(ONLY_TRL),
         )
 
 

@@ -57,6 +57,8 @@ def test_what_would_mix_first_tokens_with_others_is_refused():
 
 
 def test_groups_drawn_again():
-    """Whose modes are no longer known."""
-    assert "leave it out" in mistakes({"name": "hgpo"}, dynamic_sampling={"rounds": 1})["dynamic_sampling"]
-    assert stage({"name": "dler"}, dynamic_sampling={"rounds": 1})
+    """Not where a group of equal rewards has advantages."""
+    for name in ("dler", "hgpo", "rloo"):
+        assert stage({"name": name}, dynamic_sampling={"rounds": 1})
+    found = mistakes({"name": "rewards"}, dynamic_sampling={"rounds": 1})
+    assert "equal rewards teach something too; leave one of the two out" in found["dynamic_sampling"]

@@ -43,10 +43,13 @@ def test_a_stage_stops_beyond_the_largest_limit():
             {"rollouts": {"name": "early_exits", "cuts": [0.5], "cue": "</think>"}, "trainer": {"num_generations": 2}},
             "stop_early\n.*with rollouts",
         ),
+        ({"advantages": {"name": "dler"}}, "advantages\n.*as often as it has tokens"),
+        ({"dynamic_sampling": {"by": "correct"}}, r"dynamic_sampling\.by\n.*another verdict.*set by: reward"),
     ],
-    ids=["accuracy", "times_correct", "masked", "rollouts"],
+    ids=["accuracy", "times_correct", "masked", "rollouts", "dler", "by_correct"],
 )
 def test_stop_early_is_refused(given, words):
+    assert stage(stop_early=True, advantages={"name": "rloo"}, dynamic_sampling={"by": "reward"})
     stage(**given)
     with pytest.raises(ValidationError, match=words):
         stage(stop_early=True, **given)

@@ -9,10 +9,16 @@ from laconic.recipes.stages import GrpoStage
 CUE = "That will do.</think>"
 
 
-def stage(rollouts, size, limit=100, **further):
-    trainer = {"num_generations": size, "max_completion_length": limit}
-    given = {"kind": "grpo", "rewards": [{"name": "accuracy"}], "rollouts": rollouts, "trainer": trainer}
+def stage(rollouts, size, limit=100, *, trainer=None, **further):
+    settings = {"num_generations": size, "max_completion_length": limit} | (trainer or {})
+    given = {"kind": "grpo", "rewards": [{"name": "accuracy"}], "rollouts": rollouts, "trainer": settings}
     return GrpoStage.model_validate(given | further)
+
+
+def mistakes(*given, **further):
+    with pytest.raises(ValidationError) as raised:
+        stage(*given, **further)
+    return {".".join(map(str, error["loc"])): error["msg"] for error in raised.value.errors()}
 
 
 def exits(**given):
@@ -81,10 +87,41 @@ def test_a_chain_of_thought_is_as_many_rollouts_as_it_has_answers():
     ],
 )
 def test_what_does_not_fit_is_named_with_its_cure(rollouts, size, further, place, message):
-    with pytest.raises(ValidationError) as raised:
-        stage(rollouts, size, **further)
-    found = {".".join(map(str, error["loc"])): error["msg"] for error in raised.value.errors()}
+    found = mistakes(rollouts, size, **further)
     assert message in found.get(place, ""), found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("importance_sampling_level", "sequence", "one ratio per rollout, and rollouts: {name: budgets} sets thinking"),
+        ("scale_rewards", "none", "rollouts: {name: budgets} has its own scale; leave it out"),
+        ("multi_objective_aggregation", "normalize_then_sum", "takes the weighted sum of rewards; leave it out"),
+        ("loss_type", "vespo", "weighs whole rollouts, and rollouts: {name: budgets} sets thinking and answers apart"),
+        ("top_entropy_quantile", 0.2, "found 0.2; one threshold over all tokens would choose between the thinking"),
+        ("mask_truncated_completions", True, "the thinking of all answers with it, which is in the loss once"),
+    ],
+)
+def test_what_would_undo_brpo_is_refused(key, value, message):
+    found = mistakes(budgets(answer_tokens=9), 8, trainer={key: value})
+    assert found.keys() == {f"trainer.{key}"}
+    assert message in found[f"trainer.{key}"]
+    assert stage(exits(cuts="random"), 4, trainer={key: value})
+
+
+@pytest.mark.parametrize(("rollouts", "size"), [(exits(cuts="random"), 4), (budgets(answer_tokens=9), 8)])
+def test_of_cut_rollouts_no_probabilities_are_measured(rollouts, size):
+    found = mistakes(rollouts, size, rewards=[{"name": "accuracy"}, {"name": "rational_metareasoning"}])
+    assert found.keys() == {"rewards.1"}
+    assert f"of rollouts: {{name: {rollouts['name']}}} no probabilities are measured" in found["rewards.1"]
+
+
+def test_one_chain_of_thought_is_not_drawn_again():
+    assert (
+        "set it to 16 or leave this out"
+        in mistakes(budgets(answer_tokens=9), 8, dynamic_sampling={})["dynamic_sampling"]
+    )
+    assert stage(budgets(answer_tokens=9), 16, dynamic_sampling={})
 
 
 def test_cuts_are_shares():

@@ -12,11 +12,13 @@ from laconic.rewards.errors import RecipeError
 GRPO = "{kind: grpo, rewards: [{name: efficient_reasoning, alpha: 0.2}], batch_size: 16}"
 DIRECT, THINKING = "{text: </think>, mode: no_think}", "{text: Alright, mode: think}"
 ASKED = "keep: shortest_vs_longest, sampling: {temperature: 1.0}}"
-REFERENCE = GRPO[:-1] + ", reference: pairs}"
+ADAPT_THINK = GRPO.replace("efficient_reasoning, alpha: 0.2", "adapt_think")
+REFERENCE = ADAPT_THINK[:-1] + ", reference: pairs}"
 
 
-def with_modes(*modes, trainer="{}", more=""):
-    rollouts = f"{{name: modes, modes: [{', '.join(modes)}]}}"
+def with_modes(*modes, trainer="{}", more="", first=None):
+    probability = "" if first is None else f", first_token_probability: {first}"
+    rollouts = f"{{name: modes, modes: [{', '.join(modes)}]{probability}}}"
     return (GRPO, f"{GRPO[:-1]}, rollouts: {rollouts}, trainer: {trainer}{more}}}")
 
 
@@ -45,6 +47,33 @@ CASES = {
         with_modes(DIRECT, THINKING, trainer="{use_vllm: true}"),
         "trainer.use_vllm: rollouts: {name: modes} are drawn by Laconic's own engine",
     ),
+    "min_p": (
+        with_modes(DIRECT, THINKING, trainer="{min_p: 0.1}"),
+        "trainer.min_p: found 0.1; rollouts: {name: modes} are drawn by Laconic's own engine, which has no such "
+        "setting; leave it out",
+    ),
+    "generation_kwargs": (
+        with_modes(DIRECT, THINKING, trainer="{generation_kwargs: {do_sample: true}}"),
+        "trainer.generation_kwargs: found {'do_sample': True}; rollouts: {name: modes} are drawn",
+    ),
+    "off-policy mask": (
+        with_modes(DIRECT, THINKING, trainer="{off_policy_mask_threshold: 0.5}", first=0.5),
+        "trainer.off_policy_mask_threshold: found 0.5; rollouts.first_token_probability 0.5 is not what the model "
+        "gave, and would count as its drift; leave one of the two out",
+    ),
+    "vespo": (
+        with_modes(DIRECT, THINKING, trainer="{loss_type: vespo}", first=0.5),
+        "trainer.loss_type: found 'vespo', which weighs a rollout by all its ratios; rollouts.first_token_probability",
+    ),
+    "no reference": (
+        (GRPO, ADAPT_THINK[:-1] + ", advantages: {name: rewards}}"),
+        "rewards[0]: without reference accuracies no wrong rollout is pushed down by advantages: {name: rewards}; "
+        "name a generate stage in which the model answers these problems with reference:",
+    ),
+    "reference for nobody": (
+        (GRPO, GRPO[:-1] + ", reference: pairs}"),
+        "reference: found 'pairs', and no reward of this stage reads reference accuracies; leave it out",
+    ),
     "reference to a teacher": (
         (GRPO, REFERENCE.replace("pairs", "teach")),
         "reference: 'teach' is a generate stage and holds more or other things than a model's answers",
@@ -72,6 +101,14 @@ def test_a_shared_split_is_no_reference(edited):
             load_recipe(edited((GRPO, REFERENCE), (ASKED, f"{ASKED[:-1]}, {change}}}")))
 
 
+def test_let_through(edited):
+    quiet = "{min_p: null, repetition_penalty: 1.0, off_policy_mask_threshold: 0.5, loss_type: vespo}"
+    assert load_recipe(edited(with_modes(DIRECT, THINKING, trainer=quiet)))
+    # TRL takes the group's mean away, and the reference with it.
+    assert load_recipe(edited((GRPO, ADAPT_THINK)))
+    assert load_recipe(edited((GRPO, REFERENCE[:-1] + ", advantages: {name: rewards}}")))
+
+
 def test_not_with_searches(edited):
     search = ("seed: 3\n", "seed: 3\nsearch: {retriever: 'http://localhost:1'}\n")
     with pytest.raises(RecipeError, match="rollouts: search episodes have a protocol of their own"):
@@ -95,7 +132,11 @@ def test_a_reference_is_an_input(edited, tmp_path):
     def grpo(*changes):
         return resolve(load_recipe(edited(*changes)), tmp_path).stage("grpo")
 
-    plain, one, other = grpo(), grpo((GRPO, REFERENCE)), grpo((GRPO, REFERENCE), ("samples: 8", "samples: 16"))
+    plain, one, other = (
+        grpo((GRPO, ADAPT_THINK)),
+        grpo((GRPO, REFERENCE)),
+        grpo((GRPO, REFERENCE), ("samples: 8", "samples: 16")),
+    )
     assert one.inputs["reference"].split("-")[1] == "pairs"
     assert "reference" not in plain.inputs
     assert "reference" not in plain.to_yaml()

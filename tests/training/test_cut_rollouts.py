@@ -267,6 +267,52 @@ def test_golden_thinking_advantages(case):
     assert found.tolist() == [pytest.approx(row, abs=0.51e-5) for row in case["expected"]]
 
 
+def test_budgets_without_a_score_are_left_out_of_the_means():
+    nan, halves = torch.nan, torch.tensor([0.5, 0.5])
+
+    def found(scores, weights=halves):
+        return thinking_advantages(torch.tensor(scores), weights).nan_to_num(nan=-9.0).tolist()
+
+    # Returns [1, 0.5] and [0, 0]; no earlier score where the first chain is at its second budget.
+    assert found([[nan, 1.0], [0.0, 0.0]]) == [[0.5, 0.25], [-0.5, -0.125]]
+    # Nothing is scored ahead of the first chain's second budget, so the other chain is its group there.
+    assert found([[1.0, nan], [0.0, 0.0]]) == [[0.5, -9.0], [-0.5, 0.0]]
+    # Only the last budget counts, and the first chain has no score there.
+    assert found([[1.0, nan], [0.0, 1.0]], torch.tensor([0.0, 1.0])) == [[-9.0, -9.0], [0.0, 0.5]]
+    # A chain without any score is none: three are as two.
+    scores = torch.rand((3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    scores[1] = nan
+    advantages = thinking_advantages(scores, weights)
+    assert torch.allclose(advantages[[0, 2]], thinking_advantages(scores[[0, 2]], weights), rtol=1e-12)
+    assert advantages[1].isnan().all()
+
+
+def test_an_answer_without_a_score_takes_nothing_from_the_others(trainer):
+    """Two chains of two budgets and two answers; the second chain's thinking ends before its first budget."""
+    spec = Budgets(**BUDGETS | {"budgets": [2, 4]})
+    ends = [[2, 4]] * 4 + [[1, 1]] * 4
+    rewards = torch.tensor([torch.nan, 1.0, 0.0, 1.0, 1.0, torch.nan, 0.0, 0.5])
+    mask = torch.ones((8, 5), dtype=torch.long)
+    batch = {"completion_mask": mask}
+    scored = Scored(batch, rewards, mask.sum(1), slice(0, 8), [{ENDS: one} for one in ends], 8)
+    found = BudgetAdvantages(spec)(trainer, scored)["advantages"]
+    # Mean scores 1 and 0.5, 1 and 0.25; returns 0.75 and 0.25, 0.625 and 0.125, whose means are 0.6875 and 0.1875.
+    first, second, other = 0.0625, 0.25 - (0.5 * 0.5 + 0.5 * 0.1875), -0.0625
+    expected = [
+        [first, first, 0.0, 0.0, 0.0],
+        [first, first, 0.0, 0.0, 0.0],
+        [first, first, second, second, -0.5],
+        [first, first, second, second, 0.5],
+        # All answers of a chain that ends early stand at the same place, with a mean score of 0.5.
+        [other, 0.5, 0.5, 0.5, 0.5],
+        [other, 0.0, 0.0, 0.0, 0.0],
+        [other, -0.5, -0.5, -0.5, -0.5],
+        [other, 0.0, 0.0, 0.0, 0.0],
+    ]
+    assert torch.allclose(found, torch.tensor(expected))
+
+
 def test_each_token_has_the_advantage_of_its_part(trainer):
     spec = Budgets(**BUDGETS | {"prior": "linear"})
     found = BudgetRollouts(spec, seed=1)(prompts(), trainer)

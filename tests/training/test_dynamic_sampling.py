@@ -149,6 +149,8 @@ def test_by_correctness(refilled, fixed, monkeypatch):
     numbers = {row["prompt"]: row["number"] for row in ours.train_dataset}
     assert [rollout.problem_id for rollout in scorer.rollouts] == [str(numbers[text]) for text in ours._logs["prompt"]]
     assert all(int(rollout.problem_id) % 2 == 0 for rollout in scorer.rollouts)
+    # What was read of the rollouts follows them, as advantages by mode (HGPO) take it.
+    assert scorer.column("mode") == [f"{numbers[text]}'s" for text in ours._logs["prompt"]]
     rewards = groups(ours, ours._logs["rewards"]["reward"])
     assert any(len(set(group)) == 1 for group in rewards)
 
@@ -156,7 +158,15 @@ def test_by_correctness(refilled, fixed, monkeypatch):
 def _rollout(problem, correct):
     counts = dict.fromkeys(("tokens", "think_tokens", "answer_tokens"), 1)
     return Rollout(
-        problem_id=problem, sample=0, task="sum", text="1", answer="1", correct=correct, finished=True, **counts
+        problem_id=problem,
+        sample=0,
+        task="sum",
+        text="1",
+        answer="1",
+        correct=correct,
+        finished=True,
+        **counts,
+        meta={"mode": f"{problem}'s"},
     )
 
 

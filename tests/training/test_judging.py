@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 from datasets import Dataset
+from math_verify import parse
 from trl import GRPOConfig
 
 from laconic.recipes.model_spec import ScratchModel
@@ -185,6 +186,29 @@ def test_a_judge_that_would_end_the_process_is_named(scorer, ids):
     adapter = RewardAdapter({"name": "concise_rl", "judge": judge}, scorer)
     with pytest.raises(LaunchError, match="judge failed on rollout 1 of 4: RuntimeError: SystemExit 3"):
         adapter(completion_ids=list(ids), problem_id=["a"] * 4)
+
+
+def test_a_judge_with_a_time_limit_by_signal_is_told_where_it_can_have_one(tokenizer, ids):
+    async def judge(row):
+        return int(parse(row["text"])[0])
+
+    def plain(row):
+        return judge(row)
+
+    found = []
+    for one in (judge, plain):
+        scorer = GroupScorer(PROBLEMS, tokenizer, num_generations=4)
+        adapter = RewardAdapter({"name": "concise_rl", "judge": one}, scorer)
+        scorer.expect(ROWS)
+        scorer.finished(0, ids[0])
+        given = {"completion_ids": list(ids), "problem_id": ["a"] * 4, "budget": [row["budget"] for row in ROWS]}
+        if one is judge:
+            with pytest.raises(LaunchError, match="judge failed on rollout 1 of 4: ValueError: Math-Verify") as raised:
+                adapter(**given)
+            assert "make the judge a plain function, which is asked in the main thread" in raised.value.cure
+        else:
+            found = adapter(**given)
+    assert found == [0.7] * 4
 
 
 @pytest.mark.parametrize("kind", [LaconicGRPOTrainer, TimedGRPOTrainer])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -33,9 +34,11 @@ LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 def both(fixed, fixed_model, tmp_path):
     """Train with both trainers; returns ours, TRL's, and how far the gradients are apart."""
 
-    def train(given=SMALL, **case):
+    def train(given=SMALL, theirs_given=None, **case):
+        torch.manual_seed(0)  # an adapter begins with random numbers
         ours, gradients = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=given, **case)
-        theirs, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, **case)
+        torch.manual_seed(0)
+        theirs, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, given=theirs_given, **case)
         assert all(gradient.norm() > 0.01 for gradient in expected)
         return ours, theirs, fixed.difference(gradients, expected)
 
@@ -95,6 +98,19 @@ def test_gradient_with(both, case):
     ours, _, apart = both(**case)
     assert ours.reason_for_trl is None
     assert apart < 1e-5
+
+
+def test_gradient_of_an_adapter(both):
+    """LoRA: the reference is the model with its adapter switched off."""
+    given = {"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")}
+    ours, theirs, apart = both(SMALL | given, theirs_given=given, beta=0.1)
+    assert apart < 1e-5
+    assert ours.ref_model is theirs.ref_model is None
+    assert all("lora_" in name for name, weight in ours.model.named_parameters() if weight.requires_grad)
+    # Moved away from the reference by the first step.
+    assert theirs.state.log_history[1]["kl"] > 1e-3
+    assert ours.state.log_history[1]["kl"] == pytest.approx(theirs.state.log_history[1]["kl"], rel=0.1)
+    assert any(advantage == 0 for advantage in theirs._logs["advantages"])
 
 
 def test_metrics_of_one_micro_batch_are_trls(both):
