@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 
 # Speed and memory, minutes each; then what recipes reach, seed by seed: an hour and a half in all.
 bench: $(VENV)/.dev
-	for name in rewards engine_speed server retriever prefill grpo_step memory; do \
+	for name in rewards engine_speed server retriever prefill logprobs grpo_step memory; do \
 	  $(BIN)/python bench/$$name.py --write || exit 1; done
 	$(BIN)/python bench/quickstart_seeds.py
 	$(BIN)/python bench/quickstart_trl.py 0 1 2 --write

@@ -2,8 +2,9 @@
 
     python bench/memory.py [--quick] [--write]
 
-Linux only. Every case is a stage process of its own on one CPU rank, one thread, float32: sft, dpo and grpo of a
-decoder with 0.8 million parameters and of one with 20 million, all rows exactly as long as the trainer allows.
+Linux only. Every case is a stage process of its own on one CPU rank, one thread, float32: sft (also with LoRA, and with
+gradient checkpointing), dpo and grpo of a decoder with 0.8 million parameters and of one with 20 million, all rows
+exactly as long as the trainer allows.
 Measured is by how much the process grew, at its fullest, over what it held after its imports; the estimate is that of
 `laconic plan` for the same stage, and the ratio is estimate / measured.
 
@@ -40,7 +41,7 @@ MODELS = {
     "0.8M": {"hidden_size": 96, "layers": 4, "heads": 4},
     "20M": {"hidden_size": 448, "layers": 6, "heads": 7},
 }
-KINDS = ("sft", "dpo", "grpo")
+STAGES = ("sft", "sft_lora", "sft_checkpointing", "dpo", "grpo")
 ROWS, LENGTH = 64, 256
 PROMPT = 20
 """Digits of a question. The tokenizer makes one token of each, and the template puts one before and one after."""
@@ -58,6 +59,19 @@ stages:
     data: rows
     batch_size: 32
     trainer: {{per_device_train_batch_size: 16, max_length: {length}}}
+  - kind: sft
+    name: sft_lora
+    model: base
+    data: rows
+    batch_size: 32
+    lora: {{r: 16}}
+    trainer: {{per_device_train_batch_size: 16, max_length: {length}}}
+  - kind: sft
+    name: sft_checkpointing
+    model: base
+    data: rows
+    batch_size: 32
+    trainer: {{per_device_train_batch_size: 16, max_length: {length}, gradient_checkpointing: true}}
   - kind: dpo
     model: base
     data: pairs
@@ -85,9 +99,9 @@ def main() -> None:
     for name in ("0.8M",) if options.quick else MODELS:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             plan = prepare(MODELS[name], length)
-            for kind in KINDS:
-                figures[f"{kind} {name}"] = case = compare(plan, kind)
-                print(f"{kind} {name}", json.dumps(case), flush=True)
+            for stage in STAGES:
+                figures[f"{stage} {name}"] = case = compare(plan, stage)
+                print(f"{stage} {name}", json.dumps(case), flush=True)
     if options.write:
         facts = provenance(threads=1, length=length, figures=figures)
         RESULTS.write_text(json.dumps(facts, indent=2) + "\n")
@@ -119,16 +133,16 @@ def prepare(sizes: dict[str, int], length: int) -> Plan:
     return plan
 
 
-def compare(plan: Plan, kind: str) -> dict[str, Any]:
+def compare(plan: Plan, name: str) -> dict[str, Any]:
     """One stage, run and estimated; bytes."""
-    stage, profile = plan.stage(kind), load_profile("cpu")
+    stage, profile = plan.stage(name), load_profile("cpu")
     view = training(plan, stage, 1)
     shape = model_shape(stage.model, stage.problems)
     assert shape is not None
     need = training_memory(view.config, stage.model, shape, profile, batch=view.batch)
-    measured = json.loads(_python(__file__, _CHILD, kind, _prepared(plan, kind)).splitlines()[-1])
+    measured = json.loads(_python(__file__, _CHILD, view.config.kind, _prepared(plan, name)).splitlines()[-1])
     grown = measured["peak"] - measured["imported"]
-    parts = {name: getattr(need, name) for name in need.__slots__}
+    parts = {part: getattr(need, part) for part in need.__slots__}
     return {
         "parameters": shape.parameters,
         "measured": grown,
