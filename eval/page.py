@@ -104,7 +104,7 @@ def render(
             searches=searches,
             steps=steps,
             step_table=step_time.table(steps),
-            step_note=step_time.NOTE,
+            step_note=step_time.note(steps),
             step_pictures=step_pictures,
             search_tables=list(search_table.tables(results)),
             search_caption=search_table.caption(results) if searches else "",

@@ -28,11 +28,12 @@ PHASES = {
 """What the metrics ``seconds/...`` are called in the report."""
 COLORS = {"decode": 2, "reward": 4, "logprobs": 3, "wait": 5, "train": 1, "optimiser": 0}
 """Places in the theme's cycle; `other` has the colour of lines."""
-NOTE = (
+_NOTE = (
     "Means over optimiser steps, of the first process; each phase in seconds, with its share of the step. Waiting is "
     "for the slowest process, and for micro-batches to be made; training is forward and backward. Skipped are rollouts "
     "that cannot change the gradient. Padding is the share of a micro-batch's places that hold no token."
 )
+_REFILLS = " Groups drawn again: how many, those of them that were used, and the seconds, which are in the phases too."
 _DASH = "–"
 
 
@@ -151,12 +152,17 @@ def _seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+def note(times: Sequence[StepTime]) -> str:
+    """What the columns mean."""
+    return _NOTE + (_REFILLS if any(time.refills for time in times) else "")
+
+
 def markdown(times: Sequence[StepTime]) -> str:
     """The table, with what it means."""
     header, cells = table(times)
     rule = f"| :-- |{' --: |' * (len(header) - 1)}"
     lines = [f"| {' | '.join(line)} |" for line in (header, *cells)]
-    return "\n".join([lines[0], rule, *lines[1:], "", NOTE])
+    return "\n".join([lines[0], rule, *lines[1:], "", note(times)])
 
 
 def step_seconds(metrics: Sequence[Row], theme: Theme) -> bytes | None:

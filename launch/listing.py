@@ -31,6 +31,7 @@ def recipes() -> Table:
             ]
             for path, recipe in loaded
         ],
+        whole=[0],
     )
 
 

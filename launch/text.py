@@ -57,17 +57,20 @@ def error_console() -> Console:
     return Console(highlight=False, soft_wrap=True, stderr=True)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> Table:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), whole: Sequence[int] = ()
+) -> Table:
     """A table without borders, so that it pastes well.
 
     Args:
         header: Column titles.
         rows: Cells; never read as markup.
         right: Columns that hold numbers and are aligned right.
+        whole: Columns whose cells are copied, and so never broken.
     """
     made = Table(box=None, pad_edge=False, header_style="bold")
     for at, title in enumerate(header):
-        made.add_column(title, justify="right" if at in right else "left", overflow="fold")
+        made.add_column(title, justify="right" if at in right else "left", overflow="fold", no_wrap=at in whole)
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -124,7 +124,8 @@ def _walk(location: Location, root: type[BaseModel]) -> tuple[Location, set[type
     owners = current = {root}
     for part in location:
         tagged = {model for model in current if part in _tags(model)}
-        if tagged and not any(part in model.model_fields for model in current):
+        # Of several models one is chosen first, by a tag that may be the name of a key too (`rollouts: {name: modes}`).
+        if tagged and (len(current) > 1 or not any(part in model.model_fields for model in current)):
             current = tagged
             continue
         if part == "[key]":

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from laconic.launch.cli import app
 from laconic.recipes.model_spec import ScratchModel
 from laconic.recipes.source import load_recipe
+from laconic.recipes.stages import GrpoStage
 from laconic.rewards import compose
 from laconic.training import scratch
 
@@ -106,6 +107,11 @@ def test_the_corpus_of_the_search_guide_answers_its_question(tmp_path, monkeypat
     corpus = (tmp_path / "runs" / "search_quickstart" / "corpus.jsonl").read_text()
     (subject,) = re.findall(r"who taught ([\w ]+) \?", " ".join(commands(guide.relative_to(ROOT))))
     assert f"the mentor of {subject} is " in corpus
+
+
+@pytest.mark.parametrize("keys", blocks(GUIDES / "grpo-methods.md", "yaml"))
+def test_keys_of_the_methods_guide_are_legal(keys):
+    assert GrpoStage(**{"kind": "grpo", "rewards": [{"name": "accuracy"}]} | yaml.safe_load(keys))
 
 
 @pytest.mark.parametrize("document", ["docs/guides/use-a-reward.md", "README.md"])

@@ -27,9 +27,9 @@ def limited(tokens):
 
 
 CASES = {
-    "one mode": (with_modes(DIRECT), "rollouts.modes.modes: found 1; at least two modes make a choice"),
+    "one mode": (with_modes(DIRECT), "rollouts.modes: found 1; at least two modes make a choice"),
     "no share": (with_modes(DIRECT, THINKING[:-1] + ", share: 0}"), "share: found 0; must be more than 0"),
-    "one text": (with_modes(DIRECT, DIRECT), "'</think>' stands twice"),
+    "one text": (with_modes(DIRECT, DIRECT), "rollouts.modes[1].text: '</think>' stands twice"),
     "half rollouts": (
         with_modes(DIRECT, THINKING, trainer="{num_generations: 5}"),
         "trainer.num_generations: found 5, of which rollouts.modes get 2.5 and 2.5; the nearest that can be divided "
