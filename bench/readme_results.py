@@ -119,6 +119,39 @@ def step_section() -> str:
     )
 
 
+def trl_section() -> str:
+    """The quickstart trained by this trainer and by TRL's, from the result file of `bench/quickstart_trl.py`."""
+    found = json.loads((RESULTS / "quickstart_trl.json").read_text())
+    header = [
+        "seed",
+        "TRL's trainer",
+        "this trainer",
+        "of TRL's seconds",
+        "accuracy, TRL and this",
+        "tokens, TRL and this",
+    ]
+    rows = []
+    for seed, figures in found["figures"].items():
+        ours, theirs = figures["grpo"], figures["grpo_trl"]
+        seconds = (f"{side['training_seconds']:.0f} s" for side in (theirs, ours))
+        accuracies = " and ".join(
+            f"{100 * side['accuracy']:.1f} ± {100 * side['accuracy_se']:.1f} %" for side in (theirs, ours)
+        )
+        tokens = " and ".join(f"{side['tokens']:.1f} ± {side['tokens_se']:.1f}" for side in (theirs, ours))
+        rows.append([seed, *seconds, f"{100 * figures['training_ratio']:.0f} %", accuracies, tokens])
+    table, aim = policy_table.markdown_lines(header, rows), 100 * found["most_seconds"]
+    return (
+        f"{table}\n\nThe GRPO stage of `recipes/quickstart.yaml` from the same checkpoint, two processes; TRL "
+        f"generates with `model.generate`; ± is one standard error. The aim is {aim:.0f} % of TRL's seconds at "
+        f"overlapping intervals: {_reached(found['figures'])}. "
+        f"{provenance_line({'provenance': found}, found['command'], 'quickstart_trl.json')}"
+    )
+
+
+def _reached(figures: dict[str, Any]) -> str:
+    return "reached" if all(one["holds"] for one in figures.values()) else "not reached"
+
+
 def place(document: Path, name: str, lines: str) -> None:
     """Put lines between the markers of that name in a document."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -135,6 +168,7 @@ def main() -> None:
     place(ROOT / "docs/guides/policy-results.md", "policies", policies_section(QUICKSTART.results()))
     place(ROOT / "docs/guides/search-quickstart.md", REWARDS.recipe, table_section(REWARDS.results()))
     place(ROOT / "docs/guides/faster-grpo.md", "grpo_step", step_section())
+    place(ROOT / "docs/guides/faster-grpo.md", "quickstart_trl", trl_section())
 
 
 if __name__ == "__main__":
