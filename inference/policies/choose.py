@@ -142,4 +142,5 @@ def _pair(part: str, text: str) -> tuple[str, Any]:
 
 
 def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    # In a list, text with a comma is quoted; alone it need not be, but then the next key is not found.
+    return yaml.safe_dump([value], default_flow_style=True, width=10_000).removesuffix("\n")[1:-1]

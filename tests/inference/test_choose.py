@@ -1,7 +1,7 @@
 """Naming policies: what a person types is what runs, and what goes back into a file is the same again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from laconic.inference.policies import POLICIES
@@ -69,6 +69,8 @@ def test_what_is_built_has_the_parameters():
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=30))
+@example("0,")
+@example("wait, what")
 def test_any_text_survives_the_way_to_the_command_line_and_back(text):
     choice = Choice("think_budget", {"maximum": 30, "transition": text})
     assert parse_choice(str(choice)).parameters == choice.parameters
