@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import model_validator
 from pydantic_core import InitErrorDetails
 
 from laconic.recipes.strict import Count, Fraction, Listed, NotEmpty, StrictModel, mistake, raise_all
+from laconic.recipes.trainer_fields import default
 
 if TYPE_CHECKING:
     from laconic.recipes.stage_parts import Reward
@@ -71,9 +72,38 @@ class PromptBudgets(StrictModel):
         return f"{sentences}; {', then '.join(f'{low} to {high}' if low < high else str(low) for low, high in ends)}"
 
 
-def budgets_mistakes(budgets: PromptBudgets | None, rewards: Sequence[Reward]) -> list[InitErrorDetails]:
-    """Rewards that would be paid for prompts that they are not for, each with its place in the stage."""
-    if budgets is None or budgets.at_most_share in (0, 1):
+def budgets_mistakes(
+    budgets: PromptBudgets | None, rewards: Sequence[Reward], trainer: Mapping[str, Any]
+) -> list[InitErrorDetails]:
+    """What of a stage does not go with its budgets, each with its place there.
+
+    Args:
+        budgets: Of the stage.
+        rewards: Of the stage; some are for one kind of prompt alone.
+        trainer: What the stage hands on to TRL.
+    """
+    if budgets is None:
+        return []
+    return [*_out_of_reach(budgets, trainer), *_of_both_kinds(budgets, rewards)]
+
+
+def _out_of_reach(budgets: PromptBudgets, trainer: Mapping[str, Any]) -> list[InitErrorDetails]:
+    """Lengths that a prompt asks for exactly, and that no rollout can have."""
+    limit = trainer.get("max_completion_length") or default("grpo", "max_completion_length")
+    points = [(("high",), budgets.high)]
+    if budgets.schedule is not None:
+        points = [(("schedule", at), high) for at, (_, _, high) in enumerate(budgets.schedule)]
+    message = f"of an exact length, and trainer.max_completion_length is {limit}; lower the one or raise the other"
+    return [
+        mistake(("budgets", *place), f"prompts ask for up to {high} tokens {message}", high)
+        for place, high in points
+        if high > limit and budgets.at_most_share < 1
+    ]
+
+
+def _of_both_kinds(budgets: PromptBudgets, rewards: Sequence[Reward]) -> list[InitErrorDetails]:
+    """Rewards that would be paid for prompts that they are not for."""
+    if budgets.at_most_share in (0, 1):
         return []
     message = f"at_most_share {budgets.at_most_share:g} makes prompts of both kinds, and this reward is for one of them"
     return [

@@ -30,7 +30,7 @@ def method_mistakes(stage: GrpoStage) -> list[InitErrorDetails]:
     wrong += rollouts_clashes(
         stage.rollouts, advantages=stage.advantages is not None, prompt_budgets=stage.budgets is not None
     )
-    wrong += budgets_mistakes(stage.budgets, stage.rewards)
+    wrong += budgets_mistakes(stage.budgets, stage.rewards, stage.trainer)
     wrong += [*_answer_probability(stage), *_reference(stage)]
     if stage.stop_early:
         wrong += early_stop_mistakes(

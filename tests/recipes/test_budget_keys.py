@@ -74,10 +74,22 @@ def test_budgets_are_refused(budgets, words):
 
 
 def test_with_prompts_of_both_kinds_each_reward_keeps_to_its_own():
-    assert stage(rewards=BOTH, budgets={"at_most_share": 0.5}).budgets.at_most_share == 0.5
+    half = {"at_most_share": 0.5, "high": 400}
+    assert stage(rewards=BOTH, budgets=half).budgets.at_most_share == 0.5
     assert stage(rewards=[{"name": "l1_max"}], budgets={"at_most_share": 1.0}).budgets.draws == 1
     with pytest.raises(ValidationError, match=r"rewards\.1\.own_prompts\n.*prompts of both kinds.*own_prompts: true"):
-        stage(rewards=[BOTH[0], {"name": "l1_max"}], budgets={"at_most_share": 0.5})
+        stage(rewards=[BOTH[0], {"name": "l1_max"}], budgets=half)
+
+
+def test_no_prompt_asks_for_exactly_more_than_a_rollout_can_have():
+    limit = {"trainer": {"max_completion_length": 400}}
+    assert stage(budgets={"high": 400}, **limit)
+    # An upper bound beyond the limit is one that every rollout keeps to.
+    assert stage(budgets={"high": 4000, "at_most_share": 1.0}, **limit)
+    with pytest.raises(ValidationError, match=r"budgets\.high\n.*up to 401 tokens.*max_completion_length is 400"):
+        stage(budgets={"high": 401}, **limit)
+    with pytest.raises(ValidationError, match=r"budgets\.schedule\.1\n.*up to 500 tokens"):
+        stage(budgets={"schedule": [[0.0, 1, 400], [1.0, 1, 500]]}, **limit)
 
 
 def test_probabilities_after_another_prompt_are_refused():
