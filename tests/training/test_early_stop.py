@@ -38,7 +38,7 @@ stages:
     batch_size: 8
     fast: false
     stop_early: true
-    budgets: {low: 40, high: 50}
+    budgets: {low: 12, high: 16}
     rewards: [{name: think_prune, length_limit: 5}]
     trainer:
       num_generations: 4
@@ -144,4 +144,4 @@ def test_trls_own_trainer_and_generation_stop_too_and_ask_for_budgets(tmp_path):
     (folder,) = (tmp_path / "runs" / "stops").glob("*-grpo-????????")
     row = next(iter(read_jsonl(folder / "metrics.jsonl")))
     assert row["completions/max_length"] == 6
-    assert 40 <= row["budget/tokens"] <= 50
+    assert 12 <= row["budget/tokens"] <= 16
