@@ -20,10 +20,12 @@ Rounds: TypeAlias = list[list[list[int]]]
 
 PER_ROUND = 1 / 8
 """What a forward and backward pass costs however little is in it, in budgets of tokens."""
+LEAST_SHARED = 1 / 12
+"""Of a micro-batch's tokens: where sharing prompts saves fewer, the second forward pass costs more than it saves."""
 PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
 
 
-def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int) -> Rounds:
+def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int, prompts: Sequence[int] | None = None) -> Rounds:
     """Deal rollouts out so that in every round each process has a micro-batch of about the same size.
 
     Rollouts are sorted by length and cut where that costs the fewest tokens, padding included, when every round costs
@@ -33,10 +35,28 @@ def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int) -> Rounds
         sizes: Of each rollout.
         processes: Over which they are dealt out.
         budget: Tokens of one micro-batch, padding included.
+        prompts: Which prompt each rollout has, where a forward pass reads the ones it shares once.
     """
     order = sorted(range(len(sizes)), key=lambda row: (-sum(sizes[row]), -sizes[row][1], row))
-    cuts = _cuts(np.array([sizes[row] for row in order]).reshape(-1, 2), processes, budget)
-    return [[order[start + process : end : processes] for process in range(processes)] for start, end in pairwise(cuts)]
+    costs = _Costs(np.array([sizes[row] for row in order]).reshape(-1, 2), processes, budget)
+    if prompts is not None:
+        costs.share([prompts[row] for row in order])
+    return [
+        [order[start + process : end : processes] for process in range(processes)]
+        for start, end in pairwise(costs.cuts())
+    ]
+
+
+def shares(rows: int, prompts: int, prompt: int, completion: int) -> bool:
+    """Whether a forward pass reads its prompts once and then what follows each: where that saves enough.
+
+    Args:
+        rows: Rollouts.
+        prompts: Different ones among theirs.
+        prompt: Columns of prompts.
+        completion: Columns of completions.
+    """
+    return (rows - prompts) * prompt >= LEAST_SHARED * rows * (prompt + completion)
 
 
 def default_budget(own: int, device: torch.device) -> int:
@@ -49,34 +69,71 @@ def default_budget(own: int, device: torch.device) -> int:
     return micro_batch_tokens(own, on_cpu=device.type == "cpu")
 
 
-def plan_apart(sizes: Sequence[Sequence[Size]], *, budget: int) -> Rounds:
+def plan_apart(sizes: Sequence[Sequence[Size]], *, budget: int, prompts: Sequence[Sequence[int] | None] = ()) -> Rounds:
     """The same where every process keeps its own rollouts; row numbers count within a process.
 
     Args:
         sizes: By process, of each rollout.
         budget: Tokens of one micro-batch.
+        prompts: The same of `plan_rounds`' prompts; nothing if none are shared.
     """
-    plans = [plan_rounds(own, processes=1, budget=budget) for own in sizes]
+    prompts = prompts or [None] * len(sizes)
+    plans = [
+        plan_rounds(own, processes=1, budget=budget, prompts=whose) for own, whose in zip(sizes, prompts, strict=True)
+    ]
     rounds = max(map(len, plans))
     return [[plan[at][0] if at < len(plan) else [] for plan in plans] for at in range(rounds)]
 
 
-def _cuts(sizes: np.ndarray, processes: int, budget: int) -> list[int]:
-    """Where rounds begin and end, by the costs of what is left, from the last rollout backwards."""
-    count, totals = len(sizes), sizes.sum(1)
-    least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
-    for start in reversed(range(count)):
-        most = processes * max(1, budget // max(1, int(totals[start])))
-        tokens = np.maximum.accumulate(sizes[start : start + most]).sum(1)
-        rows = -(-np.arange(1, len(tokens) + 1) // processes)
-        cost = rows * tokens + budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
-        cost[(rows > 1) & (rows * tokens > budget)] = np.inf
-        ends[start] = start + 1 + int(cost.argmin())
-        least[start] = cost.min()
-    cuts = [0]
-    while cuts[-1] < count:
-        cuts.append(int(ends[cuts[-1]]))
-    return cuts
+class _Costs:
+    """Where rounds begin and end, by the costs of what is left, from the last rollout backwards.
+
+    Args:
+        sizes: Of sorted rollouts, shape (N, 2).
+        processes: Over which they are dealt out.
+        budget: Tokens of one micro-batch.
+    """
+
+    def __init__(self, sizes: np.ndarray, processes: int, budget: int) -> None:
+        self.sizes, self.processes, self.budget = sizes, processes, budget
+        self._before: np.ndarray | None = None
+
+    def share(self, prompts: Sequence[int]) -> None:
+        """Count prompts that a micro-batch shares once."""
+        last: dict[int, int] = {}
+        self._before = np.empty(len(prompts), dtype=int)
+        for at, prompt in enumerate(prompts):
+            self._before[at] = last.get(prompt, -1)
+            last[prompt] = at
+
+    def cuts(self) -> list[int]:
+        """Places in the order, from 0 to the number of rollouts."""
+        count, totals = len(self.sizes), self.sizes.sum(1)
+        least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
+        for start in reversed(range(count)):
+            # What is shared is not held twice, so that there may be more rollouts than their lengths say.
+            held = totals[start] if self._before is None else max(1, self.sizes[start, 1])
+            most = self.processes * max(1, self.budget // max(1, int(held)))
+            rows, tokens = self._tokens(start, start + most)
+            cost = tokens + self.budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
+            cost[(rows > 1) & (tokens > self.budget)] = np.inf
+            ends[start] = start + 1 + int(cost.argmin())
+            least[start] = cost.min()
+        cuts = [0]
+        while cuts[-1] < count:
+            cuts.append(int(ends[cuts[-1]]))
+        return cuts
+
+    def _tokens(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rollouts and tokens per process of the rounds from `start` to each place before `stop`."""
+        prompt, completion = np.maximum.accumulate(self.sizes[start:stop]).T
+        rows = -(-np.arange(1, len(prompt) + 1) // self.processes)
+        tokens = rows * (prompt + completion)
+        if self._before is not None:
+            different = np.minimum(rows, np.cumsum(self._before[start:stop] < start))
+            saved = (rows - different) * prompt
+            tokens = np.where(saved >= LEAST_SHARED * tokens, tokens - saved, tokens)
+        return rows, tokens
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -53,6 +53,8 @@ class Row:
     """In the loss."""
     signal: bool
     """Whether it can change the gradient."""
+    prompt: int
+    """The same number for the same prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Layout:
         keep_all: No rollout is left out for having an advantage of zero.
         balanced: Processes exchange rollouts, so that each has as much work.
         multiple: Widths are multiples of this.
+        shared: A forward pass reads the prompts that its rollouts share once.
     """
 
     loss_type: str
@@ -74,6 +77,7 @@ class Layout:
     keep_all: bool
     balanced: bool
     multiple: int | None = None
+    shared: bool = False
 
 
 class Segment:
@@ -145,12 +149,18 @@ class Segment:
         budget = self.layout.budget or default_budget(self.layout.batch_rows * longest, self._device)
         kept = [number for number, row in enumerate(self.table) if row.signal]
         if self.layout.balanced or self.processes == 1:
-            sizes = [self.table[number].size for number in kept]
-            rounds = plan_rounds(sizes, processes=self.processes, budget=budget)
+            rounds = plan_rounds(processes=self.processes, budget=budget, **self._known(kept))
             return [[[kept[place] for place in rows] for rows in chosen] for chosen in rounds]
         own = [[number for number in kept if number // per_process == process] for process in range(self.processes)]
-        rounds = plan_apart([[self.table[number].size for number in rows] for rows in own], budget=budget)
+        known = [self._known(rows) for rows in own]
+        sizes, prompts = ([one[name] for one in known] for name in ("sizes", "prompts"))
+        rounds = plan_apart(sizes, budget=budget, prompts=prompts)
         return [[[own[process][place] for place in rows] for process, rows in enumerate(chosen)] for chosen in rounds]
+
+    def _known(self, numbers: Sequence[int]) -> dict[str, Any]:
+        rows = [self.table[number] for number in numbers]
+        prompts = [row.prompt for row in rows] if self.layout.shared else None
+        return {"sizes": [row.size for row in rows], "prompts": prompts}
 
 
 def merged(batches: Sequence[Batch]) -> Batch:
@@ -210,9 +220,17 @@ def _table(batch: Batch, accelerator: Accelerator, *, keep_all: bool) -> list[Ro
     signal = tokens > 0
     if not keep_all:
         signal = signal & (batch["advantages"] != 0).view(len(mask), -1).any(1)
-    facts = torch.stack([batch["prompt_mask"].sum(1), mask.sum(1), tokens, signal.long()], dim=1)
-    gathered = accelerator.gather(facts.long()).tolist()
-    return [Row((prompt, completion), count, bool(some)) for prompt, completion, count, some in gathered]
+    columns = [batch["prompt_mask"].sum(1), mask.sum(1), tokens, signal.long(), _numbered(batch)]
+    gathered = accelerator.gather(torch.stack(columns, dim=1).long()).tolist()
+    return [Row((prompt, completion), count, bool(some), same) for prompt, completion, count, some, same in gathered]
+
+
+def _numbered(batch: Batch) -> torch.Tensor:
+    """A number for each row's prompt, on every process the same whatever it is padded to; shape (B,)."""
+    ids, mask = batch["prompt_ids"], batch["prompt_mask"]
+    # Powers of an odd number, overflowing; the last token has the first.
+    powers = torch.full((ids.size(1),), 0x5851F42D4C957F2D, device=ids.device).cumprod(0).flip(0)
+    return ((ids + 1) * mask * powers).sum(1)
 
 
 def _stand_in(batch: Batch) -> Batch:

@@ -15,6 +15,7 @@ from laconic.rewards.jsonl import read_jsonl
 from laconic.training import session
 from laconic.training.model import load_tokenizer, lora_config
 from laconic.training.rows import RowEncoder, sft_dataset
+from laconic.training.scoring import score_leanly
 
 
 def main(opened: Opened) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def main(opened: Opened) -> dict[str, Any]:
         peft_config=lora_config(opened.stage.config.lora),
         callbacks=session.callbacks(opened),
     )
+    score_leanly(trainer)
     facts = session.fit(opened, trainer, tokenizer)
     return facts | {"rows": len(dataset), "rows_too_long": len(rows) - len(dataset)}
 

@@ -31,6 +31,7 @@ from laconic.training.forwards import Found, by_length
 from laconic.training.loss_shares import LOSSES, OWN_TOKENS
 from laconic.training.micro_batches import Batch, default_budget
 from laconic.training.scored import AfterScoring, Scored, loss_mask, note_advantages
+from laconic.training.scoring import score_leanly
 from laconic.training.segments import Layout, MicroBatch, Segment, merged
 from laconic.training.step_metrics import Metrics, of_step
 from laconic.training.step_seconds import OptimiserSeconds, seconds
@@ -53,6 +54,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         skip_without_signal: Leave rollouts out whose advantage is exactly zero, where no divergence or entropy term
             has a gradient of its own. Those without a token in the loss are always left out.
         balance: Processes exchange rollouts so that each has about as much work.
+        share_prompts: Read a prompt once for all rollouts of a forward pass that have it.
         dynamic_sampling: Draws groups without signal again, from other problems.
         after_scoring: Methods with advantages or old log-probabilities of their own, one after the other.
         before_generation: Called with the trainer and the rows that rollouts are made of; returns the rows to take.
@@ -65,6 +67,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         tokens_per_micro_batch: int | None = None,
         skip_without_signal: bool = True,
         balance: bool = True,
+        share_prompts: bool = True,
         dynamic_sampling: DynamicSampling | None = None,
         after_scoring: Sequence[AfterScoring] = (),
         before_generation: Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]] | None = None,
@@ -84,6 +87,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         self.reason_for_trl = _reason_for_trl(self)
         if self.reason_for_trl is not None:
             logger.warning(f"trained in TRL's own way, with padding and without leaving out: {self.reason_for_trl}")
+        self._shares_prompts = share_prompts and self.reason_for_trl is None and score_leanly(self)
         self.add_callback(OptimiserSeconds(self))
 
     def train(self, *arguments: Any, **given: Any) -> Any:
@@ -143,6 +147,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
             keep_all=not self.skip_without_signal or self.beta != 0.0 or self._entropy_bonus_enabled,
             balanced=self.balance and not self._own_denominators,
             multiple=self.pad_to_multiple_of,
+            shared=self._shares_prompts,
         )
         if self._own_denominators:
             return [Segment(batch, layout, self.accelerator) for _, batch in self._step_batches]

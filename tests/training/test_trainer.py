@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOTrainer
 
 from laconic.recipes.stages import GrpoStage
-from laconic.training import grpo
+from laconic.training import grpo, scoring
 from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.trainer import LaconicGRPOTrainer, _steps_within_backward
 from laconic.training.trl_trainer import TimedGRPOTrainer
@@ -71,6 +71,17 @@ def test_gradient(both, loss, masked):
     assert mine.get("num_tokens") == reference.get("num_tokens")
     if not masked:
         assert mine["kl"] == pytest.approx(reference["kl"], rel=0.1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient_with_long_prompts(both, loss, monkeypatch):
+    """Rollouts of a group share the reading of their prompt."""
+    passes, reading = [], scoring._with_shared
+    monkeypatch.setattr(scoring, "_with_shared", lambda *given: (passes.append(len(given[1])), reading(*given))[1])
+    case = {"loss_type": loss, "words": (12, 24), "num_iterations": 2, "learning_rate": 0.1}
+    _, _, apart = both({"tokens_per_micro_batch": 256}, **case)
+    assert apart < 1e-5
+    assert len(passes) >= 4
 
 
 @pytest.mark.parametrize(
@@ -240,7 +251,7 @@ def launched(command, model, folder, *cases, **environ):
 @pytest.mark.distributed
 def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    cases = ("grpo", "dapo", "bnpo", "kl", "one", "ratio", "split", "refilled", "thinkless")
+    cases = ("grpo", "dapo", "shared", "bnpo", "kl", "one", "ratio", "split", "refilled", "thinkless")
     ranks = launched(torchrun, fixed_model, tmp_path, *cases, ACCELERATE_USE_CPU="true")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())

@@ -31,6 +31,7 @@ GROUP, LIMIT = 4, 48
 CASES = {
     "grpo": {"loss_type": "grpo"},
     "dapo": {"loss_type": "dapo", "num_iterations": 2},
+    "shared": {"loss_type": "dapo", "num_iterations": 2, "beta": 0.1, "words": (8, 24)},
     "bnpo": {"loss_type": "bnpo", "env_mask": True},
     "one": {"loss_type": "bnpo", "reward": "one_of_all"},
     "ratio": {"loss_type": "vespo", "num_iterations": 2},
@@ -126,6 +127,7 @@ def trained(
     *,
     env_mask=False,
     prompts=8,
+    words=(2, 12),
     only=None,
     processes=1,
     reward="reward",
@@ -136,7 +138,7 @@ def trained(
 ):
     """A trainer that has trained, and its gradients; `only` names the prompts that it may have."""
     rng = random.Random(0)
-    texts = [" ".join(rng.choices(SYMBOLS, k=rng.randrange(2, 12))) for _ in range(prompts)]
+    texts = [" ".join(rng.choices(SYMBOLS, k=rng.randrange(*words))) for _ in range(prompts)]
     defaults = {
         "max_steps": 2,
         "learning_rate": 0.5,

@@ -1,0 +1,244 @@
+"""Log-probabilities of completions: a prompt that rollouts share is read once, and small logits are kept.
+
+TRL (1.16) reads the prompt with every rollout of its group, and folds the vocabulary in tiles that the backward pass
+computes again, which saves memory where the vocabulary is large and only costs time where it is not. `lean_forward`
+changes both in a model that TRL's trainer has prepared; results and gradients stay those of TRL, up to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, is_peft_model
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import GRPOTrainer, SFTTrainer
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+from trl.trainer.utils import FusedCausalLMOutput
+
+from laconic.training.micro_batches import shares
+
+MOST_LOGITS = 2**24
+"""Logits of one forward pass that are kept on a CPU; with more of them TRL's tiles are taken."""
+TILE = 32768
+"""Columns of the vocabulary in one of TRL's tiles."""
+_IGNORED = -100
+_OUTPUTS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+_SCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+
+
+def score_leanly(trainer: GRPOTrainer | SFTTrainer) -> bool:
+    """Let a trainer's model and its reference score tokens with `lean_forward`; returns whether they do."""
+    # With ZeRO-3 and FSDP no process has a weight in one piece.
+    sharded = trainer.accelerator.distributed_type == DistributedType.FSDP or is_deepspeed_zero3_enabled()
+    if sharded or getattr(trainer.args, "cast_lm_head_to_fp32", False):
+        return False
+    lean = []
+    for model in (trainer.model, getattr(trainer, "ref_model", None)):
+        if model is not None:
+            plain = trainer.accelerator.unwrap_model(model)
+            plain = plain.get_base_model() if is_peft_model(plain) else plain
+            lean.append(lean_forward(plain, temperature=getattr(trainer, "temperature", 1.0)))
+    return all(lean)
+
+
+def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
+    """Replace the forward pass that TRL's trainers score tokens with; every other call goes where it went.
+
+    Args:
+        model: A causal language model with TRL's fused head, before it is wrapped.
+        temperature: Logits are divided by it.
+
+    Returns:
+        Whether it was replaced. A model that scales its logits, whose layers do not all attend to everything before
+        them, or that lies on several devices stays as it is.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "layer_types", None) is None
+    scaled = any(getattr(config, name, None) is not None for name in _SCALES)
+    if scaled or windowed or kinds != {"full_attention"} or getattr(model, "_is_stateful", False):
+        return False
+    if getattr(model, "hf_device_map", None):
+        return False
+    before = model.forward
+
+    # `generate` looks at the signature.
+    @functools.wraps(type(model).forward)
+    def forward(self: PreTrainedModel, *arguments: Any, fused_lm_head: bool = False, **given: Any) -> Any:
+        if not fused_lm_head:
+            return before(*arguments, **given)
+        plain = not arguments and set(given) - {"use_cache"} == {"input_ids", "attention_mask", "labels"}
+        start = _first_scored(given["labels"]) if plain else None
+        if start is None:
+            return before(*arguments, fused_lm_head=True, **given)
+        return _scored(self, given["input_ids"], given["attention_mask"], given["labels"], start, temperature)
+
+    model.forward = types.MethodType(forward, model)
+    return True
+
+
+def _first_scored(labels: torch.Tensor) -> int | None:
+    """The first column where a row has a label; None where there is none, or it has nothing before it."""
+    columns = (labels != _IGNORED).any(0).nonzero()
+    return int(columns[0]) or None if len(columns) else None
+
+
+def _scored(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    labels: torch.Tensor,
+    start: int,
+    temperature: float,
+) -> FusedCausalLMOutput:
+    """Log-probabilities and entropies of the columns from `start` on, zero where there is no label."""
+    hidden = _hidden(model, ids, mask, start)
+    labels = labels[:, start:]
+    scored = labels != _IGNORED
+    head = model.get_output_embeddings()
+    rows, targets = hidden[scored], labels[scored]
+    if rows.device.type == "cpu" and len(rows) * len(head.weight) <= MOST_LOGITS:
+        logits = torch.nn.functional.linear(rows, head.weight, head.bias)
+        found = _TokenScores.apply(logits if temperature == 1 else logits / temperature, targets)
+    else:
+        wanted = ("log_probs", "entropy", "is_top1")
+        found = ChunkedLogProbFunction.apply(
+            rows, head.weight, head.bias, targets, temperature, TILE, None, 1.0, wanted
+        )
+    by_name = {
+        name: one.new_zeros(scored.shape).masked_scatter(scored, one)
+        for name, one in zip(_OUTPUTS, found, strict=True)
+        if one is not None
+    }
+    return FusedCausalLMOutput(**by_name, label_mask=scored)
+
+
+def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
+    """Last hidden states of the columns before those from `start` on, shape (B, columns - start, H)."""
+    rows, columns = ids.shape
+    if _can_share(model):
+        told_apart = ids[:, :start].masked_fill(mask[:, :start] == 0, -1)
+        prompts, whose = told_apart.unique(dim=0, return_inverse=True)
+        if shares(rows, len(prompts), start, columns - start):
+            return _with_shared(model, prompts, whose, ids[:, start:-1], mask[:, start:-1])
+    found = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    return found.last_hidden_state[:, start - 1 : -1]
+
+
+def _can_share(model: PreTrainedModel) -> bool:
+    """Whether what comes after a prompt can be read later: keys and values are at hand, and nothing is drawn."""
+    return (
+        model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
+        and not (model.training and model.is_gradient_checkpointing)
+        and not (model.training and _drops(model))
+    )
+
+
+def _drops(model: PreTrainedModel) -> bool:
+    attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
+    return bool(attention) or any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
+
+
+def _with_shared(
+    model: PreTrainedModel, prompts: torch.Tensor, whose: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Read each prompt once, then what comes after it.
+
+    Args:
+        model: That reads.
+        prompts: Token ids, -1 for padding on the left, shape (U, P).
+        whose: The prompt of each row, shape (B,).
+        ids: Tokens after the prompt, the last one left out, shape (B, C - 1).
+        mask: Of those that are there.
+    """
+    cache = _SharedKeys(whose)
+    there = prompts >= 0
+    width, length = prompts.size(1), ids.size(1)
+    places = torch.arange(width + length, device=ids.device)
+    earlier = places[None, :] <= places[:, None]
+    # Padding sees itself: a row that sees nothing has no attention to speak of.
+    seen = earlier[:width, :width] & there[:, None, :] | torch.eye(width, dtype=torch.bool, device=ids.device)
+    first = _read(model, prompts.clamp(min=0), seen, places[:width], cache)[whose, -1:]
+    if not length:
+        return first
+    cache.shared = True
+    everything = torch.cat([there[whose], mask.bool()], dim=1)
+    seen = earlier[width:] & everything[:, None, :]
+    return torch.cat([first, _read(model, ids, seen, places[width:], cache)], dim=1)
+
+
+def _read(
+    model: PreTrainedModel, ids: torch.Tensor, seen: torch.Tensor, places: torch.Tensor, cache: Cache
+) -> torch.Tensor:
+    if model.config.get_text_config()._attn_implementation == "eager":
+        lowest = torch.finfo(model.dtype).min
+        seen = torch.zeros(seen.shape, dtype=model.dtype, device=seen.device).masked_fill(~seen, lowest)
+    read = model.base_model(
+        input_ids=ids,
+        attention_mask=seen[:, None],
+        position_ids=places[None],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return read.last_hidden_state
+
+
+class _SharedKeys(Cache):
+    """Keys and values of prompts, and then those of the prompt of each row before the row's own.
+
+    Args:
+        whose: The prompt of each row.
+    """
+
+    def __init__(self, whose: torch.Tensor) -> None:
+        super().__init__(layers=[])
+        self.whose, self.shared = whose, False
+        self._prompts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep one layer's keys and values of the prompts, or put them before the new ones."""
+        if not self.shared:
+            self._prompts[layer_idx] = key_states, value_states
+            return key_states, value_states
+        keys, values = (torch.index_select(part, 0, self.whose) for part in self._prompts[layer_idx])
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns of the prompts, once they are read."""
+        return self._prompts[layer_idx][0].size(2) if self.shared else 0
+
+
+class _TokenScores(torch.autograd.Function):
+    """Log-probability of a target and entropy for each row of logits, shape (N, V); the softmax is kept for the
+    gradients, which are those of TRL's kernel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+        ctx.set_materialize_grads(False)
+        logs = logits.float().log_softmax(-1)
+        entropy = -(logs.exp() * logs).sum(-1)
+        ctx.save_for_backward(logs, targets, entropy)
+        ctx.dtype = logits.dtype
+        best = logits.argmax(-1) == targets
+        ctx.mark_non_differentiable(best)
+        return logs.gather(-1, targets[:, None]).squeeze(-1), entropy, None, None, best
+
+    @staticmethod
+    def backward(ctx: Any, of_score: torch.Tensor | None, of_entropy: torch.Tensor | None, *_: Any) -> Any:  # type: ignore[override]
+        logs, targets, entropy = ctx.saved_tensors
+        shares = logs.exp()
+        found = torch.zeros_like(logs) if of_score is None else shares * -of_score[:, None]
+        if of_score is not None:
+            found[torch.arange(len(found), device=found.device), targets] += of_score
+        if of_entropy is not None:
+            # d(entropy) / d(logit) = -p (log p + entropy)
+            found -= of_entropy[:, None] * shares * (logs + entropy[:, None])
+        return found.to(ctx.dtype), None
