@@ -140,12 +140,12 @@ def _rollouts(opened: Opened, practised: Practice) -> list[Rollout]:
 def _sampled(opened: Opened, problems: Sequence[Problem], path: Path) -> list[Rollout]:
     # torch takes seconds to import, and a teacher does not need it.
     from laconic.inference.engines.loading import load_model
-    from laconic.inference.engines.transformers import TransformersEngine
+    from laconic.inference.engines.transformers import TICKS_IN_A_ROW, TransformersEngine
 
     stage, config = opened.stage, opened.stage.config
     given = stage.model.model_dump(include={"dtype", "attn_implementation"})
     model, tokenizer = load_model(opened.model_dir(), revision=opened.revision(), **given)
-    engine = TransformersEngine(model, tokenizer, signals=False)
+    engine = TransformersEngine(model, tokenizer, signals=False, ticks_in_a_row=TICKS_IN_A_ROW)
     reader = TraceReader(tokenizer, eos_ids=engine.eos_ids)
     with EngineSampler(engine) as sampler:
         rollouts = sample_rollouts(

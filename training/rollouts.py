@@ -17,7 +17,8 @@ from trl import GRPOConfig
 from trl.models import unwrap_model_for_generation
 
 from laconic.inference.engine import Sampling
-from laconic.inference.engines.transformers import TransformersEngine
+from laconic.inference.engines.loading import encode_prompt
+from laconic.inference.engines.transformers import TICKS_IN_A_ROW, TransformersEngine
 from laconic.inference.sampling import Completion, EngineSampler, Request
 from laconic.recipes.grpo_rollouts import ONLY_TRL
 from laconic.rewards.errors import LaunchError
@@ -82,15 +83,17 @@ class SampledRollouts:
         requests = self.requests(texts, trainer, first=accelerator.process_index * len(prompts))
         training = trainer.model.training
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
-            engine = TransformersEngine(model, tokenizer, batch_size=self.batch_size, signals=False)
+            engine = TransformersEngine(
+                model, tokenizer, batch_size=self.batch_size, signals=False, ticks_in_a_row=TICKS_IN_A_ROW
+            )
             with EngineSampler(engine) as sampler:
                 drawn = sampler.sample(requests, sampling_of(trainer.args, max_tokens=self.max_tokens))
                 ids = {completion.key[0]: self._taken(completion) for completion in drawn}
             del engine, sampler, drawn  # with the keys and values
         trainer.model.train(training)
-        prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
+        read = {text: encode_prompt(tokenizer, text) for text in dict.fromkeys(texts)}
         return {
-            "prompt_ids": prompt_ids["input_ids"],
+            "prompt_ids": [read[text] for text in texts],
             "completion_ids": [ids[request.key[0]] for request in requests],
             "logprobs": None,
         }

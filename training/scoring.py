@@ -224,8 +224,9 @@ class _TokenScores(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
         ctx.set_materialize_grads(False)
         logs = logits.float().log_softmax(-1)
-        entropy = -(logs.exp() * logs).sum(-1)
-        ctx.save_for_backward(logs, targets, entropy)
+        shares = logs.exp()
+        entropy = -torch.einsum("nv,nv->n", shares, logs)
+        ctx.save_for_backward(logs, shares, targets, entropy)
         ctx.dtype = logits.dtype
         best = logits.argmax(-1) == targets
         ctx.mark_non_differentiable(best)
@@ -233,8 +234,7 @@ class _TokenScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_score: torch.Tensor | None, of_entropy: torch.Tensor | None, *_: Any) -> Any:  # type: ignore[override]
-        logs, targets, entropy = ctx.saved_tensors
-        shares = logs.exp()
+        logs, shares, targets, entropy = ctx.saved_tensors
         found = torch.zeros_like(logs) if of_score is None else shares * -of_score[:, None]
         if of_score is not None:
             found[torch.arange(len(found), device=found.device), targets] += of_score

@@ -7,10 +7,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from laconic.inference.engine import Capability, Chunk, Hook, Sampling
-from laconic.inference.engines.draw import check_sampling, random_numbers
+from laconic.inference.engines.draw import NumbersAhead, check_sampling, random_numbers
 from laconic.inference.engines.inside import Inside
 from laconic.inference.engines.last import LastGeneration, refuse_back_while_generating
 from laconic.inference.engines.live import Live
@@ -41,9 +39,7 @@ class TransformersBranch(Inside):
     ) -> None:
         self.engine, self.strand, self.sampling, self.account = engine, strand, sampling, account
         self.so_far = so_far
-        self.numbers: np.random.Generator = random_numbers(path[0], path[1:])
-        self.number: float | None = None
-        """The random number of the next token, once it was asked for."""
+        self.numbers = NumbersAhead(random_numbers(path[0], path[1:]))
         self._path, self._text, self._forks = path, text, 0
         self._live: Live | None = None
         self._last, self._last_start = last or LastGeneration(), (len(strand.ids), so_far.copy())
@@ -86,7 +82,7 @@ class TransformersBranch(Inside):
             LaunchError: the branch is closed, or generates already.
         """
         generation = Generation(max_tokens=max_tokens, min_tokens=min_tokens, stop=stop, keep_stop=keep_stop, hook=hook)
-        live = self._begin(generation, sampling, top_logprobs, bias)
+        live = self._begin(generation, sampling, top_logprobs, bias, watched=hook is not None)
         try:
             await live.ended.wait()
         finally:
@@ -108,7 +104,7 @@ class TransformersBranch(Inside):
     ) -> AsyncIterator[Chunk]:
         """As `generate`; every piece holds all the text so far that is safe to show."""
         generation = Generation(max_tokens=max_tokens, min_tokens=min_tokens, stop=stop, keep_stop=keep_stop, hook=hook)
-        live = self._begin(generation, sampling, top_logprobs, bias)
+        live = self._begin(generation, sampling, top_logprobs, bias, watched=True)
         try:
             while not live.over:
                 await live.changed.wait()
@@ -205,7 +201,13 @@ class TransformersBranch(Inside):
             self.account.ledger.cached += shared
 
     def _begin(
-        self, generation: Generation, sampling: Sampling | None, top: int, bias: Mapping[int, float] | None
+        self,
+        generation: Generation,
+        sampling: Sampling | None,
+        top: int,
+        bias: Mapping[int, float] | None,
+        *,
+        watched: bool,
     ) -> Live:
         self._check_idle()
         sampling = sampling or self.sampling
@@ -213,7 +215,7 @@ class TransformersBranch(Inside):
         self.engine.check_length(len(self.strand.ids), generation.max_tokens)
         self._check_wishes(top, bias or {})
         self._sure = len(self.strand.ids) + generation.max_tokens
-        self._live = Live(self, generation, sampling, top, bias or {})
+        self._live = Live(self, generation, sampling, top, bias or {}, watched=watched)
         self.engine.start(self._live)
         return self._live
 

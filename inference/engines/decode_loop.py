@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from laconic.inference.engine import Sampling
-from laconic.inference.engines.draw import broken_rows, draw, not_finite
+from laconic.inference.engines.draw import broken_rows, draw_finite, not_finite
 from laconic.inference.engines.kv import KVRows
 from laconic.inference.engines.passes import Passes, PromptStore, groups
 from laconic.inference.engines.strands import Seats, Strand
@@ -92,6 +92,46 @@ class Decoder:
         if good:
             self._draw(_rows(logits, good), [ordered[at] for at in good])
         self.store.trim()
+
+    @torch.inference_mode()
+    def several(self, jobs: Sequence[Job], numbers: Sequence[Sequence[float]]) -> list[list[int]]:
+        """Tokens of some ticks in a row, for strands that have begun and want the same; nothing else is done to them.
+
+        Args:
+            jobs: Each with one unread token.
+            numbers: For each job one number in [0, 1) per tick.
+
+        Returns:
+            The tokens of each job, all as many: fewer than there are numbers if each has had an end of sequence, or a
+            row's logits are not finite, which `step` tells apart. Those after an end of sequence mean nothing.
+        """
+        strands = [job.strand for job in jobs]
+        drawn = torch.tensor([strand.ids[-1] for strand in strands], device=self.device)
+        uniform = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        longest, ticks = max(len(strand.ids) for strand in strands), uniform.shape[1]
+        self.seats.seat(strands, longest + ticks - 1, like=())
+        self.seats.front(strands)
+        order = sorted(range(len(strands)), key=lambda at: strands[at].row.index)
+        back = torch.tensor(order, device=self.device).argsort()
+        drawn, uniform = drawn[order], uniform[order]
+        reader = self.passes.reader([strands[at] for at in order])
+        eos = torch.tensor(self.eos, device=self.device)
+        ended = torch.zeros(len(order), dtype=torch.bool, device=self.device)
+        tokens: list[torch.Tensor] = []
+        for tick in range(ticks):
+            logits = reader(drawn)
+            broken = broken_rows(logits)
+            if broken.any():
+                for at in broken.nonzero().flatten().tolist():
+                    strand = strands[order[at]]
+                    self.kv.clear(strand.row.index, start=len(strand.ids) - 1 - strand.dropped + tick)
+                break
+            drawn = draw_finite(logits, uniform[:, tick], jobs[0].sampling)
+            tokens.append(drawn[back])
+            ended |= torch.isin(drawn, eos)
+            if ended.all():
+                break
+        return torch.stack(tokens, dim=1).tolist() if tokens else [[] for _ in jobs]
 
     def seat(self, strands: Sequence[Strand], coming: Iterable[tuple[int, ...]] = ()) -> dict[int, int]:
         """Give every strand its own row with its prompt in it.
@@ -206,13 +246,13 @@ def _drawn(logits: torch.Tensor, numbers: torch.Tensor, samplings: Sequence[Samp
     """A token for each row, drawn as the row wants it; rows that want the same are drawn together."""
     first = samplings[0]
     if all(sampling is first or sampling == first for sampling in samplings):
-        return draw(logits, numbers, first)
+        return draw_finite(logits, numbers, first)
     ways: dict[tuple[float, float, int | None], list[int]] = {}
     for at, sampling in enumerate(samplings):
         ways.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(at)
     tokens = torch.empty(len(samplings), dtype=torch.long, device=logits.device)
     for places in ways.values():
-        tokens[places] = draw(_rows(logits, places), numbers[places], samplings[places[0]])
+        tokens[places] = draw_finite(_rows(logits, places), numbers[places], samplings[places[0]])
     return tokens
 
 

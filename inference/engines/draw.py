@@ -38,6 +38,28 @@ def random_numbers(seed: int, path: Sequence[int] = ()) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=tuple(path))))
 
 
+class NumbersAhead:
+    """A stream of random numbers whose next ones can be seen before they are used.
+
+    Args:
+        generator: Gives them.
+    """
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+        self._ahead: list[float] = []
+
+    def ahead(self, count: int) -> list[float]:
+        """The next ones, which stay the next until they are used."""
+        if (missing := count - len(self._ahead)) > 0:
+            self._ahead += self._generator.random(missing).tolist()
+        return self._ahead[:count]
+
+    def use(self) -> None:
+        """The next one was used."""
+        del self._ahead[0]
+
+
 def broken_rows(logits: torch.Tensor) -> torch.Tensor:
     """Which rows hold NaN, plus infinity, or nothing that can be drawn; shape (B,)."""
     return ~logits.amax(-1).isfinite()
@@ -70,6 +92,11 @@ def draw(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> tor
     """
     if broken_rows(logits).any():
         raise not_finite()
+    return draw_finite(logits, numbers, sampling)
+
+
+def draw_finite(logits: torch.Tensor, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """The same for logits that were looked at."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
     # The peak goes first: a small temperature must not push the largest logit out of range.

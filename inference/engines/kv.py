@@ -100,10 +100,10 @@ class KVRows:
         for part in self._parts():
             part[to, :, :length] = part[of, :, :length]
 
-    def clear(self, row: int) -> None:
-        """Forget a row that may hold NaN."""
+    def clear(self, row: int, *, start: int = 0) -> None:
+        """Forget the columns of a row from `start` on, that may hold NaN."""
         for part in self._parts():
-            part[row] = 0
+            part[row, :, start:] = 0
 
     def _parts(self) -> list[torch.Tensor]:
         return [part for pair in self.layers for part in pair]

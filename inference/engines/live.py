@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from laconic.inference.engine import Sampling, Token
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """One generation that is going on."""
+    """One generation that is going on.
+
+    Args:
+        branch: Whose it is.
+        generation: What comes in.
+        sampling: How tokens are drawn.
+        top: How many of the most likely tokens' log-probabilities are wanted.
+        bias: Added to the logits of these token ids.
+        watched: Somebody looks at every token as it comes.
+    """
 
     def __init__(
         self,
@@ -24,8 +33,10 @@ class Live:
         sampling: Sampling,
         top: int,
         bias: Mapping[int, float],
+        *,
+        watched: bool,
     ) -> None:
-        self.branch, self.generation = branch, generation
+        self.branch, self.generation, self.watched = branch, generation, watched
         self.job = Job(branch.strand, sampling, top, bias)
         self.start, self.so_far = len(branch.strand.ids), branch.so_far.copy()
         self.needs = self.start + generation.max_tokens
@@ -35,12 +46,29 @@ class Live:
 
     def ready(self) -> Job:
         """What is wanted of the next tick."""
-        branch, job = self.branch, self.job
-        if branch.number is None:
-            branch.number = branch.numbers.random()
-        job.number = branch.number
-        job.may_end = len(self.generation.tokens) >= self.generation.min_tokens
+        job = self.job
+        (job.number,) = self.branch.numbers.ahead(1)
+        job.may_end = self._may_end
         return job
+
+    def at_once(self) -> int:
+        """How many tokens can be drawn in a row without asking anybody; 0 where each has to be looked at."""
+        strand, job = self.job.strand, self.job
+        looked_at = self.watched or job.top or job.bias or not self._may_end
+        begun = strand.row is not None and strand.cached >= len(strand.ids) - 1 > 0
+        if looked_at or not begun or strand.steered or strand.applied < len(strand.evictions):
+            return 0
+        return self.generation.max_tokens - len(self.generation.tokens)
+
+    def take_all(self, tokens: Sequence[int]) -> None:
+        """Take what ticks in a row gave, as far as it goes; all of it was read but for the last token."""
+        strand = self.job.strand
+        for token in tokens:
+            self.job.token = token
+            self.take()
+            if self.over:
+                break
+            strand.cached = len(strand.ids) - 1
 
     def take(self) -> None:
         """Take what the tick gave; too late for a generation that was cancelled meanwhile."""
@@ -51,7 +79,7 @@ class Live:
         if job.error is not None:
             self.end(job.error)
             return
-        branch.number = None
+        branch.numbers.use()
         branch.strand.ids.append(job.token)
         text = branch.so_far.add(job.token)
         if job.logprob is None:
@@ -66,6 +94,10 @@ class Live:
         self.changed.set()
         if done:
             self.end()
+
+    @property
+    def _may_end(self) -> bool:
+        return len(self.generation.tokens) >= self.generation.min_tokens
 
     def end(self, error: BaseException | None = None) -> None:
         """It goes on no more."""

@@ -94,6 +94,32 @@ class Passes:
         self._count(strands, unread)
         return logits
 
+    def reader(self, strands: Sequence[Strand]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Reads one token after the other for strands in the order of their rows, from their last one on.
+
+        What it reads is in the rows, and no strand knows of it.
+
+        Returns:
+            Takes token ids, shape (B,), and gives the logits after them, shape (B, V).
+        """
+        facts = [(len(strand.ids) - 1 - strand.dropped, strand.dropped) for strand in strands]
+        columns, dropped = torch.tensor(facts, device=self.device).T[:, :, None]
+        rows, width = [strand.row.index for strand in strands], max(column for column, _ in facts)
+        one = torch.ones_like(columns, dtype=torch.bool)
+
+        def logits_after(ids: torch.Tensor) -> torch.Tensor:
+            nonlocal columns, width
+            width += 1
+            wide = self.kv.readable(width)
+            cache = PassCache(self.kv, rows, columns, one, wide)
+            mask, positions = self._mask(columns, wide), columns + dropped
+            columns = columns + 1
+            return self._run(ids[:, None], cache=cache, attention_mask=mask, position_ids=positions, keep=1).logits[
+                :, -1
+            ]
+
+        return logits_after
+
     def states(self, strand: Strand) -> Any:
         """Read the unread tokens of a strand: all that the model gives, hidden states included."""
         unread = [strand.unread()]

@@ -45,6 +45,8 @@ ABILITIES = frozenset(
         Capability.SCORE,
     }
 )
+TICKS_IN_A_ROW = 8
+"""For rollouts, which nobody looks at before their end."""
 _TURNS = 8
 """Of the event loop before a tick, where a generation ended or the first began: whoever goes on at once is in it."""
 
@@ -60,6 +62,9 @@ class TransformersEngine:
         signals: Report log-probabilities and entropies with every token, at the price of two more passes over the
             logits. Without it the engine does not have these capabilities.
         prompt_cache: Tokens of prompts whose keys and values are kept after their branches.
+        ticks_in_a_row: As many ticks are made without asking anybody while nothing waits for room and no token has to
+            be looked at (streams, hooks, signals, biases). Cheaper where ticks are short; who has ended stays, and
+            what is cancelled leaves, that much longer.
         device: Where the model is; None asks the model.
     """
 
@@ -71,6 +76,7 @@ class TransformersEngine:
         batch_size: int | None = None,
         signals: bool = True,
         prompt_cache: int = 16_384,
+        ticks_in_a_row: int = 1,
         device: str | torch.device | None = None,
     ) -> None:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
@@ -86,6 +92,7 @@ class TransformersEngine:
         )
         self.insights = Insights(self.decoder)
         self.capabilities = ABILITIES | (SIGNALS if signals else frozenset()) | self.decoder.passes.abilities
+        self.ticks_in_a_row = ticks_in_a_row
         self.ticks = 0
         """Ticks so far."""
         self._positions = positions(model)
@@ -186,17 +193,35 @@ class TransformersEngine:
             batch = self._batch()
             if not batch:
                 return
-            coming = [live.branch.strand.prompt for live in islice(self._waiting, len(batch) // 2)]
             try:
-                await self.call(self.decoder.step, [live.ready() for live in batch], coming)
+                await self._advance(batch)
             except Exception as error:
                 # Whatever it was (out of memory, say), it is raised where the tokens were wanted.
                 self._fail(batch, error)
-            else:
-                for live in batch:
-                    live.take()
-            self.ticks += 1
             changed = any(live.over for live in batch)
+
+    async def _advance(self, batch: Sequence[Live]) -> None:
+        """A token for each, or several where that asks nobody."""
+        if (ticks := self._in_a_row(batch)) > 1:
+            numbers = [live.branch.numbers.ahead(ticks) for live in batch]
+            found = await self.call(self.decoder.several, [live.job for live in batch], numbers)
+            self.ticks += len(found[0])
+            for live, tokens in zip(batch, found, strict=True):
+                live.take_all(tokens)
+            if found[0]:
+                return
+        coming = [live.branch.strand.prompt for live in islice(self._waiting, len(batch) // 2)]
+        await self.call(self.decoder.step, [live.ready() for live in batch], coming)
+        for live in batch:
+            live.take()
+        self.ticks += 1
+
+    def _in_a_row(self, batch: Sequence[Live]) -> int:
+        first = batch[0].job.sampling
+        waited_for = self._begun or self._waiting or self.decoder.signals
+        if self.ticks_in_a_row == 1 or waited_for or any(live.job.sampling != first for live in batch):
+            return 1
+        return min(self.ticks_in_a_row, *(live.at_once() for live in batch))
 
     def _batch(self) -> list[Live]:
         """Those that decode now; as many as there is room for, in the order of their calls, new ones last."""
