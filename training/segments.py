@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -189,23 +190,37 @@ def exchange(batch: Batch, rows: Sequence[int], accelerator: Accelerator) -> Bat
         rows: The ones it will have.
         accelerator: Knows the other processes.
     """
-    everything = {}
-    for name, field in batch.items():
-        if field.ndim == 2:
-            # Every process has padded to its own longest.
-            left = name in PROMPT_FIELDS
-            field = accelerator.pad_across_processes(field, dim=1, pad_index=_padding(name), pad_first=left)
-        everything[name] = accelerator.gather(field.contiguous()) if field.ndim else field
-    return select(everything, rows)
+    fields = {name: field for name, field in batch.items() if field.ndim}
+    # Every process has padded to its own longest.
+    mine = torch.tensor([field.size(1) if field.ndim == 2 else 1 for field in fields.values()])
+    columns = accelerator.gather(mine[None].to(accelerator.device)).amax(0).tolist()
+    widths = dict(zip(fields, columns, strict=True))
+    by_dtype: dict[torch.dtype, list[str]] = defaultdict(list)
+    for name, field in fields.items():
+        by_dtype[field.dtype].append(name)
+    index = torch.tensor(rows, dtype=torch.long, device=accelerator.device)
+    found = dict(batch)
+    # What processes say to each other costs by the message.
+    for names in by_dtype.values():
+        together = [_padded(name, fields[name].reshape(len(fields[name]), -1), widths[name]) for name in names]
+        taken = accelerator.gather(torch.cat(together, dim=1))[index].split([widths[name] for name in names], dim=1)
+        found |= {
+            name: one.view(-1, *[widths[name]] * (fields[name].ndim - 1))
+            for name, one in zip(names, taken, strict=True)
+        }
+    return found
 
 
 def _of_one_width(name: str, *fields: torch.Tensor) -> list[torch.Tensor]:
     if fields[0].ndim < 2:
         return list(fields)
     columns = max(field.size(1) for field in fields)
-    missing = [columns - field.size(1) for field in fields]
-    sides = [(more, 0) if name in PROMPT_FIELDS else (0, more) for more in missing]
-    return [pad(field, side, value=_padding(name)) for field, side in zip(fields, sides, strict=True)]
+    return [_padded(name, field, columns) for field in fields]
+
+
+def _padded(name: str, field: torch.Tensor, columns: int) -> torch.Tensor:
+    more = columns - field.size(1)
+    return pad(field, (more, 0) if name in PROMPT_FIELDS else (0, more), value=_padding(name))
 
 
 def _padding(name: str) -> int:

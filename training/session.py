@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +89,8 @@ def fit(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) ->
     if checkpoint is not None and is_last(checkpoint):
         # Otherwise the trainer takes one more step before it looks whether any are left.
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with _set_aside():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finish()
     _save(opened, trainer, tokenizer)
     return {
@@ -94,6 +98,20 @@ def fit(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) ->
         "world_size": world_size(),
         "resumed": checkpoint is not None,
     }
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    """What is there already lives until the end: the garbage collector need not look through all of it again and again.
+
+    With torch, transformers and TRL that is a third of a second every few steps of a small model.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _save(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
