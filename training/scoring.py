@@ -132,16 +132,18 @@ def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start
 
 def _can_share(model: PreTrainedModel) -> bool:
     """Whether what comes after a prompt can be read later: keys and values are at hand, and nothing is drawn."""
-    return (
-        model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
-        and not (model.training and model.is_gradient_checkpointing)
-        and not (model.training and _drops(model))
+    config = model.config.get_text_config()
+    return config._attn_implementation in ("sdpa", "eager") and not (model.training and _forgets_or_drops(model))
+
+
+def _forgets_or_drops(model: PreTrainedModel) -> bool:
+    """Whether activations are computed again in the backward pass, or dropout draws."""
+    if getattr(model.config.get_text_config(), "attention_dropout", 0.0):
+        return True
+    return any(
+        getattr(part, "gradient_checkpointing", False) or (isinstance(part, torch.nn.Dropout) and part.p > 0)
+        for part in model.modules()
     )
-
-
-def _drops(model: PreTrainedModel) -> bool:
-    attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
-    return bool(attention) or any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
 
 
 def _with_shared(
