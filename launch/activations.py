@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from laconic.launch.shapes import Shape
+from laconic.recipes.arithmetic import MOST_LOGITS
 
 Precision: TypeAlias = Literal["float32", "mixed", "half"]
 """Of a forward pass: 32 bits, 16 bits by autocast over 32-bit weights, or 16 bits weights and all."""
@@ -19,6 +20,9 @@ TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 
 _UNFUSED = 33
 """Bytes of one logit of a tile without Triton: eight 32-bit copies and a mask. With Triton it is computed in place."""
+
+_KEPT = 16
+"""Bytes of one logit that is kept: its logarithm, its share, and twice the gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,10 @@ def activation_bytes(
     return shape.layers * rows * length * shape.hidden * (2 if precision == "half" else 4) + layer
 
 
-def logit_bytes(shape: Shape, precision: Precision, *, tokens: int, fused: bool, trains_head: bool) -> int:
-    """The tile of logits, and what the projection's gradient is summed up in.
+def logit_bytes(
+    shape: Shape, precision: Precision, *, tokens: int, fused: bool, trains_head: bool, keeps: bool = False
+) -> int:
+    """The tile of logits or all of them, and what the projection's gradient is summed up in.
 
     Args:
         shape: Of the model.
@@ -86,7 +92,10 @@ def logit_bytes(shape: Shape, precision: Precision, *, tokens: int, fused: bool,
         tokens: Whose log-probability is taken.
         fused: By a Triton kernel, on a GPU.
         trains_head: Whether the output matrix is trained.
+        keeps: Logits are kept if there are at most `MOST_LOGITS` of them.
     """
+    if keeps and tokens * shape.vocab <= MOST_LOGITS:
+        return tokens * shape.vocab * _KEPT + 4 * shape.hidden * (tokens + (shape.vocab if trains_head else 0))
     one = TILE_VOCABULARY * width(precision) if fused else min(shape.vocab, TILE_VOCABULARY) * _UNFUSED
     tile = min(tokens, TILE_TOKENS) * one
     return tile + 4 * shape.hidden * (tokens + (shape.vocab if trains_head else 0))

@@ -166,7 +166,9 @@ def _activations(stage: TrainingStage, model: ModelSpec, shape: Shape, profile: 
         shape, kind, rows=rows, length=length, padded=rows > 1 and not flash, checkpointing=checkpointing
     )
     head = stage.lora is None
-    kept += logit_bytes(shape, kind, tokens=tokens, fused=not profile.on_cpu, trains_head=head)
+    lean = stage.fast if isinstance(stage, GrpoStage) else not isinstance(stage, DpoStage)
+    keeps = lean and profile.on_cpu and profile.zero_stage < 3
+    kept += logit_bytes(shape, kind, tokens=tokens, fused=not profile.on_cpu, trains_head=head, keeps=keeps)
     if kind == "mixed":
         kept += 2 * shape.parameters  # the weights once more, as autocast makes them
     if not profile.on_cpu:

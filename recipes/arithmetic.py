@@ -22,6 +22,9 @@ Kind: TypeAlias = Literal["sft", "dpo", "grpo"]
 BUSY_TOKENS = 2048
 """Of a micro-batch, that keep any device busy."""
 
+MOST_LOGITS = 2**24
+"""Logits of one forward pass of sft or grpo that are kept on a CPU; with more of them TRL's tiles are taken."""
+
 
 def micro_batch_tokens(own: int, *, on_cpu: bool) -> int:
     """Tokens of a micro-batch of grpo where nothing is said: half of TRL's, within what keeps a device busy.

@@ -20,10 +20,9 @@ from trl import GRPOTrainer, SFTTrainer
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
 
+from laconic.recipes.arithmetic import MOST_LOGITS
 from laconic.training.micro_batches import shares
 
-MOST_LOGITS = 2**24
-"""Logits of one forward pass that are kept on a CPU; with more of them TRL's tiles are taken."""
 TILE = 32768
 """Columns of the vocabulary in one of TRL's tiles."""
 _IGNORED = -100
@@ -72,7 +71,8 @@ def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
     def forward(self: PreTrainedModel, *arguments: Any, fused_lm_head: bool = False, **given: Any) -> Any:
         if not fused_lm_head:
             return before(*arguments, **given)
-        plain = not arguments and set(given) - {"use_cache"} == {"input_ids", "attention_mask", "labels"}
+        named = {name for name, value in given.items() if value is not None}  # an adapter's wrapper names all
+        plain = not arguments and named - {"use_cache", "return_dict"} == {"input_ids", "attention_mask", "labels"}
         start = _first_scored(given["labels"]) if plain else None
         if start is None:
             return before(*arguments, fused_lm_head=True, **given)

@@ -64,6 +64,11 @@ def test_logits_are_one_tile():
     assert logit_bytes(shape, "float32", tokens=10_000, fused=False, trains_head=True) == 33 * tile + summed
     adapters = logit_bytes(shape, "half", tokens=10_000, fused=True, trains_head=False)
     assert adapters == 2 * tile + 4 * shape.hidden * 10_000
+    few = {"tokens": 100, "fused": False, "trains_head": False}
+    assert logit_bytes(shape, "float32", keeps=True, **few) == (16 * shape.vocab + 4 * shape.hidden) * 100
+    assert logit_bytes(shape, "float32", keeps=True, **few | {"tokens": 1000}) == logit_bytes(
+        shape, "float32", **few | {"tokens": 1000}
+    )
 
 
 def test_tiles_are_those_of_trl():

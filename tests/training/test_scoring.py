@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 from trl.trainer.utils import add_fused_lm_head
 
@@ -82,6 +83,25 @@ def test_scores_and_gradients_are_trls(kind, attention, tiles, monkeypatch):
     assert (mine - gradient).norm() < 1e-5 * gradient.norm()
     # Three prompts of at most nine tokens, and what follows them but for the last token.
     assert (read, all_tokens) == (3 * 9 + 9 * 11, 9 * 21)
+
+
+def test_an_adapters_model_scores_leanly_too():
+    """Its wrapper hands on every argument that a model has."""
+    batch, columns = rollouts()
+    found = []
+    for lean in (False, True):
+        model = model_of(KINDS["llama"])
+        assert not lean or lean_forward(model, temperature=TEMPERATURE)
+        torch.manual_seed(1)
+        adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        read = []
+        model.get_input_embeddings().register_forward_pre_hook(
+            lambda _, given, read=read: read.append(given[0].numel())
+        )
+        found.append((adapted(**batch, fused_lm_head=True).log_probs[:, -columns:], sum(read)))
+    (expected, everything), (mine, read) = found
+    torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
+    assert read < everything
 
 
 @pytest.mark.parametrize("case", ["checkpointing", "dropout", "long completions", "one prompt each"])
