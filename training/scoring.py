@@ -34,7 +34,7 @@ def score_leanly(trainer: GRPOTrainer | SFTTrainer) -> bool:
     """Let a trainer's model and its reference score tokens with `lean_forward`; returns whether they do."""
     # With ZeRO-3 and FSDP no process has a weight in one piece.
     sharded = trainer.accelerator.distributed_type == DistributedType.FSDP or is_deepspeed_zero3_enabled()
-    if sharded or getattr(trainer.args, "cast_lm_head_to_fp32", False):
+    if sharded or trainer.args.torch_compile or getattr(trainer.args, "cast_lm_head_to_fp32", False):
         return False
     lean = []
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
