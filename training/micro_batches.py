@@ -22,6 +22,8 @@ PER_ROUND = 1 / 8
 """What a forward and backward pass costs however little is in it, in budgets of tokens."""
 LEAST_SHARED = 1 / 12
 """Of a micro-batch's tokens: where sharing prompts saves fewer, the second forward pass costs more than it saves."""
+_HELD = 1 / 8
+"""Of a shared prompt's tokens: what each rollout holds of them all the same, its keys and values."""
 PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
 
 
@@ -112,11 +114,11 @@ class _Costs:
         least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
         for start in reversed(range(count)):
             # What is shared is not held twice, so that there may be more rollouts than their lengths say.
-            held = totals[start] if self._before is None else max(1, self.sizes[start, 1])
-            most = self.processes * max(1, self.budget // max(1, int(held)))
-            rows, tokens = self._tokens(start, start + most)
+            least_held = totals[start] if self._before is None else self.sizes[start, 1]
+            most = self.processes * max(1, self.budget // max(1, int(least_held)))
+            rows, tokens, held = self._tokens(start, start + most)
             cost = tokens + self.budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
-            cost[(rows > 1) & (tokens > self.budget)] = np.inf
+            cost[(rows > 1) & (held > self.budget)] = np.inf
             ends[start] = start + 1 + int(cost.argmin())
             least[start] = cost.min()
         cuts = [0]
@@ -124,16 +126,17 @@ class _Costs:
             cuts.append(int(ends[cuts[-1]]))
         return cuts
 
-    def _tokens(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rollouts and tokens per process of the rounds from `start` to each place before `stop`."""
+    def _tokens(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By the end of a round that begins at `start`: a process's rollouts, tokens read, and tokens held at once."""
         prompt, completion = np.maximum.accumulate(self.sizes[start:stop]).T
         rows = -(-np.arange(1, len(prompt) + 1) // self.processes)
         tokens = rows * (prompt + completion)
-        if self._before is not None:
-            different = np.minimum(rows, np.cumsum(self._before[start:stop] < start))
-            saved = (rows - different) * prompt
-            tokens = np.where(saved >= LEAST_SHARED * tokens, tokens - saved, tokens)
-        return rows, tokens
+        if self._before is None:
+            return rows, tokens, tokens
+        different = np.minimum(rows, np.cumsum(self._before[start:stop] < start))
+        saved = (rows - different) * prompt
+        saved = np.where(saved >= LEAST_SHARED * tokens, saved, 0)
+        return rows, tokens - saved, tokens - saved * (1 - _HELD)
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:

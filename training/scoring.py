@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer, SFTTrainer
@@ -30,19 +30,23 @@ _OUTPUTS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"
 _SCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
-def score_leanly(trainer: GRPOTrainer | SFTTrainer) -> bool:
-    """Let a trainer's model and its reference score tokens with `lean_forward`; returns whether they do."""
+def score_leanly(trainer: GRPOTrainer | SFTTrainer) -> PreTrainedModel | None:
+    """Let a trainer's model and its reference score tokens with `lean_forward`.
+
+    Returns:
+        The model that is trained, without what it is wrapped in; None if it scores as before.
+    """
     # With ZeRO-3 and FSDP no process has a weight in one piece.
     sharded = trainer.accelerator.distributed_type == DistributedType.FSDP or is_deepspeed_zero3_enabled()
     if sharded or trainer.args.torch_compile or getattr(trainer.args, "cast_lm_head_to_fp32", False):
-        return False
-    lean = []
+        return None
+    found = []
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
             plain = trainer.accelerator.unwrap_model(model)
             plain = plain.get_base_model() if is_peft_model(plain) else plain
-            lean.append(lean_forward(plain, temperature=getattr(trainer, "temperature", 1.0)))
-    return all(lean)
+            found.append(plain if lean_forward(plain, temperature=getattr(trainer, "temperature", 1.0)) else None)
+    return found[0]
 
 
 def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
@@ -54,7 +58,7 @@ def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
 
     Returns:
         Whether it was replaced. A model that scales its logits, whose layers do not all attend to everything before
-        them, or that lies on several devices stays as it is.
+        them, that minds padding, or that lies on several devices stays as it is.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
@@ -62,7 +66,7 @@ def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
     scaled = any(getattr(config, name, None) is not None for name in _SCALES)
     if scaled or windowed or kinds != {"full_attention"} or getattr(model, "_is_stateful", False):
         return False
-    if getattr(model, "hf_device_map", None):
+    if minds_padding(config) or len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
         return False
     before = model.forward
 
@@ -80,6 +84,19 @@ def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
 
     model.forward = types.MethodType(forward, model)
     return True
+
+
+def minds_padding(config: PreTrainedConfig) -> bool:
+    """Whether a model computes something else where padding is cut.
+
+    TRL gives no positions, so they are numbered with the padding on the left. Rotary embeddings see differences alone,
+    but for those that go by the length of the sequence; learned positions do not.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return True
+    kinds = [rope] if "rope_type" in rope else [kind for kind in rope.values() if isinstance(kind, dict)]
+    return any(kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def _first_scored(labels: torch.Tensor) -> int | None:
@@ -104,7 +121,7 @@ def _scored(
     rows, targets = hidden[scored], labels[scored]
     if rows.device.type == "cpu" and len(rows) * len(head.weight) <= MOST_LOGITS:
         logits = torch.nn.functional.linear(rows, head.weight, head.bias)
-        found = _TokenScores.apply(logits if temperature == 1 else logits / temperature, targets)
+        found = _TokenScores.apply(logits.float() / temperature, targets)
     else:
         wanted = ("log_probs", "entropy", "is_top1")
         found = ChunkedLogProbFunction.apply(
@@ -121,7 +138,7 @@ def _scored(
 def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
     """Last hidden states of the columns before those from `start` on, shape (B, columns - start, H)."""
     rows, columns = ids.shape
-    if _can_share(model):
+    if can_share(model):
         told_apart = ids[:, :start].masked_fill(mask[:, :start] == 0, -1)
         prompts, whose = told_apart.unique(dim=0, return_inverse=True)
         if shares(rows, len(prompts), start, columns - start):
@@ -130,7 +147,7 @@ def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start
     return found.last_hidden_state[:, start - 1 : -1]
 
 
-def _can_share(model: PreTrainedModel) -> bool:
+def can_share(model: PreTrainedModel) -> bool:
     """Whether what comes after a prompt can be read later: keys and values are at hand, and nothing is drawn."""
     config = model.config.get_text_config()
     return config._attn_implementation in ("sdpa", "eager") and not (model.training and _forgets_or_drops(model))
@@ -225,11 +242,10 @@ class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        logs = logits.float().log_softmax(-1)
+        logs = logits.log_softmax(-1)
         shares = logs.exp()
         entropy = -torch.einsum("nv,nv->n", shares, logs)
         ctx.save_for_backward(logs, shares, targets, entropy)
-        ctx.dtype = logits.dtype
         best = logits.argmax(-1) == targets
         ctx.mark_non_differentiable(best)
         return logs.gather(-1, targets[:, None]).squeeze(-1), entropy, None, None, best
@@ -243,4 +259,4 @@ class _TokenScores(torch.autograd.Function):
         if of_entropy is not None:
             # d(entropy) / d(logit) = -p (log p + entropy)
             found -= of_entropy[:, None] * shares * (logs + entropy[:, None])
-        return found.to(ctx.dtype), None
+        return found, None

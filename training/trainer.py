@@ -31,7 +31,7 @@ from laconic.training.forwards import Found, by_length
 from laconic.training.loss_shares import LOSSES, OWN_TOKENS
 from laconic.training.micro_batches import Batch, default_budget
 from laconic.training.scored import AfterScoring, Scored, loss_mask, note_advantages
-from laconic.training.scoring import score_leanly
+from laconic.training.scoring import can_share, minds_padding, score_leanly
 from laconic.training.segments import Layout, MicroBatch, Segment, merged
 from laconic.training.step_metrics import Metrics, of_step
 from laconic.training.step_seconds import OptimiserSeconds, seconds
@@ -79,7 +79,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         self.dynamic_sampling, self.after_scoring = dynamic_sampling, tuple(after_scoring)
         self.before_generation = before_generation
         self._rewards_per_func: torch.Tensor | None = None
-        self._minds_padding = _minds_padding(self)
+        self._minds_padding = minds_padding(self.model.config.get_text_config())
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.skip_without_signal, self.balance = skip_without_signal, balance
         self._step_batches: list[tuple[int, Batch]] = []
@@ -87,7 +87,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         self.reason_for_trl = _reason_for_trl(self)
         if self.reason_for_trl is not None:
             logger.warning(f"trained in TRL's own way, with padding and without leaving out: {self.reason_for_trl}")
-        self._shares_prompts = share_prompts and self.reason_for_trl is None and score_leanly(self)
+        self._scores_leanly = score_leanly(self) if share_prompts and self.reason_for_trl is None else None
         self.add_callback(OptimiserSeconds(self))
 
     def train(self, *arguments: Any, **given: Any) -> Any:
@@ -147,7 +147,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
             keep_all=not self.skip_without_signal or self.beta != 0.0 or self._entropy_bonus_enabled,
             balanced=self.balance and not self._own_denominators,
             multiple=self.pad_to_multiple_of,
-            shared=self._shares_prompts,
+            shared=self._scores_leanly is not None and can_share(self._scores_leanly),
         )
         if self._own_denominators:
             return [Segment(batch, layout, self.accelerator) for _, batch in self._step_batches]
@@ -287,19 +287,6 @@ def _cuts_sequences(trainer: GRPOTrainer) -> bool:
 def _steps_within_backward(trainer: GRPOTrainer) -> bool:
     name = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     return name.endswith(("layerwise", "lomo"))
-
-
-def _minds_padding(trainer: GRPOTrainer) -> bool:
-    """Whether a model computes something else where padding is cut.
-
-    TRL gives no positions, so they are numbered with the padding on the left. Rotary embeddings see differences alone,
-    but for those that go by the length of the sequence; learned positions do not.
-    """
-    rope = getattr(trainer.model.config.get_text_config(), "rope_parameters", None)
-    if not rope:
-        return True
-    kinds = [rope] if "rope_type" in rope else [kind for kind in rope.values() if isinstance(kind, dict)]
-    return any(kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def _reason_for_trl(trainer: GRPOTrainer) -> str | None:

@@ -102,10 +102,14 @@ class Decoder:
             numbers: For each job one number in [0, 1) per tick.
 
         Returns:
-            The tokens of each job, all as many: fewer than there are numbers if each has had an end of sequence, or a
-            row's logits are not finite, which `step` tells apart. Those after an end of sequence mean nothing.
+            The tokens of each job, all as many: fewer than there are numbers if each has had an end of sequence, or
+            what comes next is for `step` to tell apart, as logits that are not finite. Those after an end of sequence
+            mean nothing.
         """
         strands = [job.strand for job in jobs]
+        # What was to be done between ticks may have changed what looked ready.
+        if any(s.row is None or s.cached < len(s.ids) - 1 or s.applied < len(s.evictions) for s in strands):
+            return [[] for _ in jobs]
         drawn = torch.tensor([strand.ids[-1] for strand in strands], device=self.device)
         uniform = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         longest, ticks = max(len(strand.ids) for strand in strands), uniform.shape[1]
@@ -131,6 +135,8 @@ class Decoder:
             ended |= torch.isin(drawn, eos)
             if ended.all():
                 break
+        for strand in strands:
+            strand.cached = len(strand.ids) - 1 + len(tokens)
         return torch.stack(tokens, dim=1).tolist() if tokens else [[] for _ in jobs]
 
     def seat(self, strands: Sequence[Strand], coming: Iterable[tuple[int, ...]] = ()) -> dict[int, int]:

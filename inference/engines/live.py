@@ -66,9 +66,9 @@ class Live:
         for token in tokens:
             self.job.token = token
             self.take()
+            strand.cached = min(strand.cached, len(strand.ids) - 1)
             if self.over:
                 break
-            strand.cached = len(strand.ids) - 1
 
     def take(self) -> None:
         """Take what the tick gave; too late for a generation that was cancelled meanwhile."""

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from laconic.inference.engine import Sampling
+from laconic.inference.engines.decode_loop import Job
 from laconic.inference.engines.draw import NumbersAhead, random_numbers
 from laconic.inference.engines.transformers import TransformersEngine
 from laconic.inference.ledger import Ledger
@@ -129,6 +130,21 @@ def test_ticks_in_a_row_are_taken_only_where_nobody_looks():
     assert with_engine(passes, signals=False)[0] == 0
     for given in ({"hook": lambda token: False}, {"bias": {3: 0.5}}):
         assert with_engine(lambda engine, given=given: passes(engine, **given), signals=False, **options)[0] == 0
+
+
+def test_what_has_changed_meanwhile_is_left_to_single_ticks():
+    async def work(engine):
+        async with engine.open(PROMPTS[4], ledger=Ledger(), sampling=GREEDY) as branch:
+            await branch.generate(max_tokens=6)
+            job = Job(branch.strand, GREEDY)
+            branch.strand.cached -= 2
+            assert await engine.call(engine.decoder.several, [job], [[0.5] * 4]) == [[]]
+            engine.decoder.seats.release(branch.strand)
+            assert await engine.call(engine.decoder.several, [job], [[0.5] * 4]) == [[]]
+            return ids_of(await branch.generate(max_tokens=6))
+
+    whole = with_engine(lambda engine: complete(engine, PROMPTS[4], max_tokens=12), signals=False)
+    assert with_engine(work, signals=False) == ids_of(whole)[6:]
 
 
 def test_waiting_branches_come_in_when_one_ends():

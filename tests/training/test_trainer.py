@@ -111,6 +111,18 @@ def test_gradient_with(both, case):
     assert apart < 1e-5
 
 
+def test_prompts_that_are_not_shared_are_not_planned_so(fixed, fixed_model, tmp_path):
+    case = {"loss_type": "dapo", "words": (20, 28), "given": {"tokens_per_micro_batch": 256}}
+
+    def micro_batches(**settings):
+        trainer, _ = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, **case | settings)
+        return trainer.state.log_history[0]["micro_batches/count"]
+
+    apart = micro_batches(given=case["given"] | {"share_prompts": False})
+    assert micro_batches() < apart
+    assert micro_batches(gradient_checkpointing=True) == apart
+
+
 def test_gradient_of_an_adapter(both):
     """LoRA: the reference is the model with its adapter switched off."""
     given = {"peft_config": LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")}
@@ -273,10 +285,11 @@ def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("zero", [2, 3])
-def test_gradient_with_deepspeed(fixed_model, tmp_path, zero):
-    profile = str(ROOT / "launch" / "profiles" / f"zero{zero}.yaml")
-    command = ["accelerate.commands.launch", "--config_file", profile, "--num_processes", "2"]
-    ranks = launched([*command, "--mixed_precision", "no"], fixed_model, tmp_path, "dapo", DS_ACCELERATOR="cpu")
+@pytest.mark.parametrize("profile", ["zero2", "zero3", "fsdp2"])
+def test_gradient_of_shards(fixed_model, tmp_path, profile):
+    file = str(ROOT / "launch" / "profiles" / f"{profile}.yaml")
+    command = ["accelerate.commands.launch", "--config_file", file, "--num_processes", "2", "--mixed_precision", "no"]
+    on_cpu = {"FSDP_ON_CPU": "1", "ACCELERATE_USE_CPU": "true"} if profile == "fsdp2" else {"DS_ACCELERATOR": "cpu"}
+    ranks = launched(command, fixed_model, tmp_path, "dapo", **on_cpu)
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())

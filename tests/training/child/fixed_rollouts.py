@@ -14,6 +14,7 @@ import by_hand
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -63,7 +64,9 @@ class Notes(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         if not args.deepspeed_plugin:
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-            self.gradients.append(torch.cat([part.flatten().double() for part in parts]))
+            # FSDP has cut the gradient too, and knows how.
+            whole = [part.full_tensor() if isinstance(part, DTensor) else part for part in parts]
+            self.gradients.append(torch.cat([part.flatten().double() for part in whole]))
 
     # DeepSpeed has cut the gradient into shards and forgotten it by then; without momentum the weights tell.
     def on_step_begin(self, args, state, control, model=None, **_):
