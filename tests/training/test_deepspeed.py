@@ -16,8 +16,7 @@ def launch(run, zero, stage, **environ):
     return run.accelerate(f"zero{zero}", stage, stage, *ON_CPU, DS_ACCELERATOR="cpu", **environ)
 
 
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize(("zero", "stage"), [(2, "sft"), (3, "grpo")])
 def test_resumes_and_equals_one_process(inputs, same, zero, stage):
     run = inputs(stage)
     killed = launch(run, zero, stage, DIE_AT="on_step_end:5")
