@@ -14,7 +14,7 @@ search-quickstart: $(VENV)/.search
 	$(BIN)/laconic run recipes/search_quickstart.yaml --profile cpu2
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

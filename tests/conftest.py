@@ -13,3 +13,9 @@ os.environ |= {
 
 # A shell that starts the tests in the background makes all their processes ignore Ctrl-C; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start processes come first: at the end no worker shall be left alone with the longest of them."""
+    long = {item.path for item in items if item.get_closest_marker("distributed")}
+    items.sort(key=lambda item: item.path not in long)
