@@ -138,11 +138,15 @@ def trl_section() -> str:
             f"{100 * side['accuracy']:.1f} ± {100 * side['accuracy_se']:.1f} %" for side in (theirs, ours)
         )
         tokens = " and ".join(f"{side['tokens']:.1f} ± {side['tokens_se']:.1f}" for side in (theirs, ours))
-        rows.append([seed, *seconds, f"{100 * figures['training_ratio']:.0f} %", accuracies, tokens])
+        ratios = figures["rounds"]["training_ratio"]
+        share = f"{100 * figures['training_ratio']:.0f} % ({100 * min(ratios):.0f} to {100 * max(ratios):.0f})"
+        rows.append([seed, *seconds, share, accuracies, tokens])
     table, aim = policy_table.markdown_lines(header, rows), 100 * found["most_seconds"]
+    rounds = len(next(iter(found["figures"].values()))["rounds"]["training_ratio"])
     return (
         f"{table}\n\nThe GRPO stage of `recipes/quickstart.yaml` from the same checkpoint, two processes; TRL "
-        f"generates with `model.generate`; ± is one standard error. The aim is {aim:.0f} % of TRL's seconds at "
+        f"generates with `model.generate`; ± is one standard error. The round with the median share of {rounds}, in "
+        f"brackets the least and the most. The aim is {aim:.0f} % of TRL's seconds at "
         f"overlapping intervals: {_reached(found['figures'])}. "
         f"{provenance_line({'provenance': found}, found['command'], 'quickstart_trl.json')}"
     )

@@ -56,3 +56,15 @@ def test_intervals(bench):
     assert not bench._overlap([0.81, 0.9], [0.7, 0.8])
     assert bench._interval(5.0, 0.5) == pytest.approx([4.02, 5.98])
     assert bench._interval(5.0, None) == [5.0, 5.0]
+
+
+def test_the_median_round_counts_and_all_are_kept(bench):
+    rounds = [
+        {"training_ratio": ratio, "grpo": {"training_seconds": 10 * ratio}, "grpo_trl": {"training_seconds": 10.0}}
+        for ratio in (0.7, 0.5, 0.6, 0.9)
+    ]
+    assert bench.middle(rounds[:3])["training_ratio"] == 0.6
+    found = bench.middle(rounds)
+    assert found["training_ratio"] == 0.7
+    assert found["rounds"]["training_ratio"] == [0.7, 0.5, 0.6, 0.9]
+    assert found["rounds"]["training_seconds"][1] == {"grpo": 5.0, "grpo_trl": 10.0}
