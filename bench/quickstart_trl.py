@@ -1,6 +1,7 @@
 """The quickstart's GRPO stage as it is, and with TRL's own trainer and TRL's own generation, from one checkpoint.
 
-    python bench/quickstart_trl.py [SEED ...] [--rounds N] [--prepared RUNS] [--runs RUNS] [--steps N] [--quick] [--write]
+    python bench/quickstart_trl.py [SEED ...] [--rounds N] [--prepared RUNS] [--runs RUNS] [--steps N] [--quick]
+                                   [--write]
 
 A recipe is made of recipes/quickstart.yaml: its stages up to `dpo`, then `grpo` and `grpo_trl` one after the other on
 the same two processes, then one evaluation of both on the same problems with the same random numbers. `grpo_trl` is
