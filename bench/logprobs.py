@@ -153,9 +153,9 @@ def _model(vocabulary: int, side: str) -> torch.nn.Module:
 
         add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     if side in ("lean", "parts"):
-        from laconic.training.scoring import lean_forward
+        from laconic.training.lean_forward import lean_forward
 
-        assert lean_forward(model, temperature=1.0)
+        assert lean_forward(model, temperature=1.0, outputs=("log_probs", "entropy"))
     return model
 
 

@@ -40,25 +40,25 @@ def plan_rounds(sizes: Sequence[Size], *, processes: int, budget: int, prompts: 
         prompts: Which prompt each rollout has, where a forward pass reads the ones it shares once.
     """
     order = sorted(range(len(sizes)), key=lambda row: (-sum(sizes[row]), -sizes[row][1], row))
-    costs = _Costs(np.array([sizes[row] for row in order]).reshape(-1, 2), processes, budget)
-    if prompts is not None:
-        costs.share([prompts[row] for row in order])
-    return [
-        [order[start + process : end : processes] for process in range(processes)]
-        for start, end in pairwise(costs.cuts())
-    ]
+    earlier = None if prompts is None else _earlier([prompts[row] for row in order])
+    cuts = _cuts(np.array([sizes[row] for row in order]).reshape(-1, 2), earlier, processes, budget)
+    return [[order[start + process : end : processes] for process in range(processes)] for start, end in pairwise(cuts)]
 
 
-def shares(rows: int, prompts: int, prompt: int, completion: int) -> bool:
-    """Whether a forward pass reads its prompts once and then what follows each: where that saves enough.
+def saved_by_sharing(rows: Any, prompts: Any, prompt: Any, completion: Any) -> Any:
+    """Tokens that a forward pass need not read if it reads its prompts once and then what follows each.
 
     Args:
-        rows: Rollouts.
+        rows: Rollouts; like all that follows, a number or an array of them.
         prompts: Different ones among theirs.
         prompt: Columns of prompts.
         completion: Columns of completions.
+
+    Returns:
+        Zero where a second forward pass would cost more than it saves.
     """
-    return (rows - prompts) * prompt >= LEAST_SHARED * rows * (prompt + completion)
+    saved = (rows - prompts) * prompt
+    return np.where(saved >= LEAST_SHARED * rows * (prompt + completion), saved, 0)
 
 
 def default_budget(own: int, device: torch.device) -> int:
@@ -87,56 +87,54 @@ def plan_apart(sizes: Sequence[Sequence[Size]], *, budget: int, prompts: Sequenc
     return [[plan[at][0] if at < len(plan) else [] for plan in plans] for at in range(rounds)]
 
 
-class _Costs:
-    """Where rounds begin and end, by the costs of what is left, from the last rollout backwards.
+def _earlier(prompts: Sequence[int]) -> np.ndarray:
+    """For each rollout, the place of the last one before it with the same prompt; -1 if there is none."""
+    last: dict[int, int] = {}
+    places = np.empty(len(prompts), dtype=int)
+    for at, prompt in enumerate(prompts):
+        places[at] = last.get(prompt, -1)
+        last[prompt] = at
+    return places
+
+
+def _cuts(sizes: np.ndarray, earlier: np.ndarray | None, processes: int, budget: int) -> list[int]:
+    """Where rounds begin and end, by the costs of what is left, from the last rollout backwards."""
+    count, totals = len(sizes), sizes.sum(1)
+    least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
+    for start in reversed(range(count)):
+        # What is shared is not held twice, so that there may be more rollouts than their lengths say.
+        shortest = totals[start] if earlier is None else sizes[start, 1]
+        stop = start + processes * max(1, budget // max(1, int(shortest)))
+        new = None if earlier is None else earlier[start:stop] < start
+        rows, tokens, held = _tokens(sizes[start:stop], new, processes)
+        cost = tokens + budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
+        cost[(rows > 1) & (held > budget)] = np.inf
+        ends[start] = start + 1 + int(cost.argmin())
+        least[start] = cost.min()
+    cuts = [0]
+    while cuts[-1] < count:
+        cuts.append(int(ends[cuts[-1]]))
+    return cuts
+
+
+def _tokens(sizes: np.ndarray, new: np.ndarray | None, processes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each process has to do in a round that ends with each of these rollouts.
 
     Args:
-        sizes: Of sorted rollouts, shape (N, 2).
+        sizes: Of the rollouts from the round's first on, shape (N, 2).
+        new: Which of them have a prompt that none before them has; None if no prompts are shared.
         processes: Over which they are dealt out.
-        budget: Tokens of one micro-batch.
+
+    Returns:
+        Rollouts, tokens that are read, and tokens that are held at once.
     """
-
-    def __init__(self, sizes: np.ndarray, processes: int, budget: int) -> None:
-        self.sizes, self.processes, self.budget = sizes, processes, budget
-        self._before: np.ndarray | None = None
-
-    def share(self, prompts: Sequence[int]) -> None:
-        """Count prompts that a micro-batch shares once."""
-        last: dict[int, int] = {}
-        self._before = np.empty(len(prompts), dtype=int)
-        for at, prompt in enumerate(prompts):
-            self._before[at] = last.get(prompt, -1)
-            last[prompt] = at
-
-    def cuts(self) -> list[int]:
-        """Places in the order, from 0 to the number of rollouts."""
-        count, totals = len(self.sizes), self.sizes.sum(1)
-        least, ends = np.zeros(count + 1), np.zeros(count, dtype=int)
-        for start in reversed(range(count)):
-            # What is shared is not held twice, so that there may be more rollouts than their lengths say.
-            least_held = totals[start] if self._before is None else self.sizes[start, 1]
-            most = self.processes * max(1, self.budget // max(1, int(least_held)))
-            rows, tokens, held = self._tokens(start, start + most)
-            cost = tokens + self.budget * PER_ROUND + least[start + 1 : start + 1 + len(tokens)]
-            cost[(rows > 1) & (held > self.budget)] = np.inf
-            ends[start] = start + 1 + int(cost.argmin())
-            least[start] = cost.min()
-        cuts = [0]
-        while cuts[-1] < count:
-            cuts.append(int(ends[cuts[-1]]))
-        return cuts
-
-    def _tokens(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By the end of a round that begins at `start`: a process's rollouts, tokens read, and tokens held at once."""
-        prompt, completion = np.maximum.accumulate(self.sizes[start:stop]).T
-        rows = -(-np.arange(1, len(prompt) + 1) // self.processes)
-        tokens = rows * (prompt + completion)
-        if self._before is None:
-            return rows, tokens, tokens
-        different = np.minimum(rows, np.cumsum(self._before[start:stop] < start))
-        saved = (rows - different) * prompt
-        saved = np.where(saved >= LEAST_SHARED * tokens, saved, 0)
-        return rows, tokens - saved, tokens - saved * (1 - _HELD)
+    prompt, completion = np.maximum.accumulate(sizes).T
+    rows = -(-np.arange(1, len(sizes) + 1) // processes)
+    tokens = rows * (prompt + completion)
+    if new is None:
+        return rows, tokens, tokens
+    saved = saved_by_sharing(rows, np.minimum(rows, new.cumsum()), prompt, completion)
+    return rows, tokens - saved, tokens - saved * (1 - _HELD)
 
 
 def select(batch: Batch, rows: Sequence[int]) -> Batch:

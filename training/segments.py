@@ -150,18 +150,19 @@ class Segment:
         budget = self.layout.budget or default_budget(self.layout.batch_rows * longest, self._device)
         kept = [number for number, row in enumerate(self.table) if row.signal]
         if self.layout.balanced or self.processes == 1:
-            rounds = plan_rounds(processes=self.processes, budget=budget, **self._known(kept))
+            rounds = plan_rounds(
+                self._sizes(kept), processes=self.processes, budget=budget, prompts=self._prompts(kept)
+            )
             return [[[kept[place] for place in rows] for rows in chosen] for chosen in rounds]
         own = [[number for number in kept if number // per_process == process] for process in range(self.processes)]
-        known = [self._known(rows) for rows in own]
-        sizes, prompts = ([one[name] for one in known] for name in ("sizes", "prompts"))
-        rounds = plan_apart(sizes, budget=budget, prompts=prompts)
+        rounds = plan_apart(list(map(self._sizes, own)), budget=budget, prompts=list(map(self._prompts, own)))
         return [[[own[process][place] for place in rows] for process, rows in enumerate(chosen)] for chosen in rounds]
 
-    def _known(self, numbers: Sequence[int]) -> dict[str, Any]:
-        rows = [self.table[number] for number in numbers]
-        prompts = [row.prompt for row in rows] if self.layout.shared else None
-        return {"sizes": [row.size for row in rows], "prompts": prompts}
+    def _sizes(self, numbers: Sequence[int]) -> list[Size]:
+        return [self.table[number].size for number in numbers]
+
+    def _prompts(self, numbers: Sequence[int]) -> list[int] | None:
+        return [self.table[number].prompt for number in numbers] if self.layout.shared else None
 
 
 def merged(batches: Sequence[Batch]) -> Batch:
@@ -235,12 +236,12 @@ def _table(batch: Batch, accelerator: Accelerator, *, keep_all: bool) -> list[Ro
     signal = tokens > 0
     if not keep_all:
         signal = signal & (batch["advantages"] != 0).view(len(mask), -1).any(1)
-    columns = [batch["prompt_mask"].sum(1), mask.sum(1), tokens, signal.long(), _numbered(batch)]
+    columns = [batch["prompt_mask"].sum(1), mask.sum(1), tokens, signal.long(), _prompt_numbers(batch)]
     gathered = accelerator.gather(torch.stack(columns, dim=1).long()).tolist()
     return [Row((prompt, completion), count, bool(some), same) for prompt, completion, count, some, same in gathered]
 
 
-def _numbered(batch: Batch) -> torch.Tensor:
+def _prompt_numbers(batch: Batch) -> torch.Tensor:
     """A number for each row's prompt, on every process the same whatever it is padded to; shape (B,)."""
     ids, mask = batch["prompt_ids"], batch["prompt_mask"]
     # Powers of an odd number, overflowing; the last token has the first.

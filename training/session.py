@@ -89,7 +89,7 @@ def fit(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) ->
     if checkpoint is not None and is_last(checkpoint):
         # Otherwise the trainer takes one more step before it looks whether any are left.
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
-    with _set_aside():
+    with _out_of_garbage_collection():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finish()
     _save(opened, trainer, tokenizer)
@@ -101,10 +101,10 @@ def fit(opened: Opened, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) ->
 
 
 @contextmanager
-def _set_aside() -> Iterator[None]:
-    """What is there already lives until the end: the garbage collector need not look through all of it again and again.
+def _out_of_garbage_collection() -> Iterator[None]:
+    """What is there already lives until the end: the garbage collector need not look through it again and again.
 
-    With torch, transformers and TRL that is a third of a second every few steps of a small model.
+    With torch, transformers and TRL loaded that takes as long as a step of a small model.
     """
     gc.collect()
     gc.freeze()

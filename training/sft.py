@@ -13,9 +13,9 @@ from trl import SFTConfig, SFTTrainer
 from laconic.recipes.entry import Opened, run_stage
 from laconic.rewards.jsonl import read_jsonl
 from laconic.training import session
+from laconic.training.lean_forward import make_lean
 from laconic.training.model import load_tokenizer, lora_config
 from laconic.training.rows import RowEncoder, sft_dataset
-from laconic.training.scoring import score_leanly
 
 
 def main(opened: Opened) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def main(opened: Opened) -> dict[str, Any]:
         peft_config=lora_config(opened.stage.config.lora),
         callbacks=session.callbacks(opened),
     )
-    score_leanly(trainer)
+    make_lean(trainer)
     facts = session.fit(opened, trainer, tokenizer)
     return facts | {"rows": len(dataset), "rows_too_long": len(rows) - len(dataset)}
 

@@ -28,10 +28,10 @@ from trl import GRPOTrainer
 
 from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.forwards import Found, by_length
+from laconic.training.lean_forward import can_share, make_lean, minds_padding
 from laconic.training.loss_shares import LOSSES, OWN_TOKENS
 from laconic.training.micro_batches import Batch, default_budget
 from laconic.training.scored import AfterScoring, Scored, loss_mask, note_advantages
-from laconic.training.scoring import can_share, minds_padding, score_leanly
 from laconic.training.segments import Layout, MicroBatch, Segment, merged
 from laconic.training.step_metrics import Metrics, of_step
 from laconic.training.step_seconds import OptimiserSeconds, seconds
@@ -87,7 +87,8 @@ class LaconicGRPOTrainer(GRPOTrainer):
         self.reason_for_trl = _reason_for_trl(self)
         if self.reason_for_trl is not None:
             logger.warning(f"trained in TRL's own way, with padding and without leaving out: {self.reason_for_trl}")
-        self._scores_leanly = score_leanly(self) if share_prompts and self.reason_for_trl is None else None
+        self.share_prompts = share_prompts
+        self._lean_model = None if self.reason_for_trl is not None else make_lean(self, share_prompts=share_prompts)
         self.add_callback(OptimiserSeconds(self))
 
     def train(self, *arguments: Any, **given: Any) -> Any:
@@ -147,7 +148,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
             keep_all=not self.skip_without_signal or self.beta != 0.0 or self._entropy_bonus_enabled,
             balanced=self.balance and not self._own_denominators,
             multiple=self.pad_to_multiple_of,
-            shared=self._scores_leanly is not None and can_share(self._scores_leanly),
+            shared=self.share_prompts and self._lean_model is not None and can_share(self._lean_model),
         )
         if self._own_denominators:
             return [Segment(batch, layout, self.accelerator) for _, batch in self._step_batches]

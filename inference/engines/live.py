@@ -95,13 +95,13 @@ class Live:
         if done:
             self.end()
 
-    @property
-    def _may_end(self) -> bool:
-        return len(self.generation.tokens) >= self.generation.min_tokens
-
     def end(self, error: BaseException | None = None) -> None:
         """It goes on no more."""
         if not self.over:
             self.over, self.error = True, error
             self.changed.set()
             self.ended.set()
+
+    @property
+    def _may_end(self) -> bool:
+        return len(self.generation.tokens) >= self.generation.min_tokens

@@ -105,18 +105,17 @@ class Passes:
         facts = [(len(strand.ids) - 1 - strand.dropped, strand.dropped) for strand in strands]
         columns, dropped = torch.tensor(facts, device=self.device).T[:, :, None]
         rows, width = [strand.row.index for strand in strands], max(column for column, _ in facts)
-        one = torch.ones_like(columns, dtype=torch.bool)
+        all_there = torch.ones_like(columns, dtype=torch.bool)
 
         def logits_after(ids: torch.Tensor) -> torch.Tensor:
             nonlocal columns, width
             width += 1
             wide = self.kv.readable(width)
-            cache = PassCache(self.kv, rows, columns, one, wide)
+            cache = PassCache(self.kv, rows, columns, all_there, wide)
             mask, positions = self._mask(columns, wide), columns + dropped
             columns = columns + 1
-            return self._run(ids[:, None], cache=cache, attention_mask=mask, position_ids=positions, keep=1).logits[
-                :, -1
-            ]
+            found = self._run(ids[:, None], cache=cache, attention_mask=mask, position_ids=positions, keep=1)
+            return found.logits[:, -1]
 
         return logits_after
 

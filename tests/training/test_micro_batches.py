@@ -3,10 +3,22 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 
-from laconic.training.micro_batches import PER_ROUND, default_budget, plan_apart, plan_rounds, select, trimmed, width
+from laconic.training.micro_batches import (
+    LEAST_SHARED,
+    PER_ROUND,
+    default_budget,
+    plan_apart,
+    plan_rounds,
+    saved_by_sharing,
+    select,
+    trimmed,
+    width,
+)
+from laconic.training.segments import _prompt_numbers
 
 
 def sizes(count, seed=0):
@@ -84,3 +96,52 @@ def test_trimming_takes_padding_alone():
 def test_default_budget(own, cpu, gpu):
     assert default_budget(own, torch.device("cpu")) == cpu
     assert default_budget(own, torch.device("cuda")) == gpu
+
+
+def tokens_of(rows, sizes, prompts, held=0):
+    """What a forward pass of these rollouts reads; `held` is the share of what it saves that stays in memory."""
+    prompt, completion = (max(sizes[row][side] for row in rows) for side in (0, 1))
+    different = len({prompts[row] for row in rows})
+    saved = (len(rows) - different) * prompt
+    saved *= saved >= LEAST_SHARED * len(rows) * (prompt + completion)
+    return len(rows) * (prompt + completion) - (1 - held) * saved
+
+
+def test_the_cuts_are_the_best_with_shared_prompts():
+    rng = random.Random(4)
+    prompts = [at % 3 for at in range(10)]
+    sizes = [((4, 9, 6)[prompt], rng.randrange(1, 14)) for prompt in prompts]
+    order = sorted(range(10), key=lambda row: (-sum(sizes[row]), -sizes[row][1], row))
+    budget = 60
+
+    def cost(rounds):
+        return sum(tokens_of(rows, sizes, prompts) for (rows,) in rounds) + len(rounds) * budget * PER_ROUND
+
+    best = float("inf")
+    for chosen in itertools.product([False, True], repeat=9):
+        cuts = [0, *(at + 1 for at, cut in enumerate(chosen) if cut), 10]
+        rounds = [[order[start:end]] for start, end in itertools.pairwise(cuts)]
+        if all(len(rows) == 1 or tokens_of(rows, sizes, prompts, held=1 / 8) <= budget for (rows,) in rounds):
+            best = min(best, cost(rounds))
+    found = plan_rounds(sizes, processes=1, budget=budget, prompts=prompts)
+    assert cost(found) == best
+    assert cost(found) < cost(plan_rounds(sizes, processes=1, budget=budget))
+
+
+def test_a_few_prompts_are_not_worth_a_second_pass():
+    assert saved_by_sharing(10, 10, 100, 1) == 0
+    assert saved_by_sharing(12, 1, 100, 1) == 1100
+    completion = int(11 * 12 / (LEAST_SHARED * 12)) - 12  # of twelve rollouts of one prompt of twelve tokens
+    assert saved_by_sharing(12, 1, 12, np.array([completion, completion + 1])).tolist() == [11 * 12, 0]
+
+
+def test_prompts_have_the_same_number_however_they_are_padded():
+    def numbered(rows, width):
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        return _prompt_numbers({"prompt_ids": ids, "prompt_mask": mask}).tolist()
+
+    rows = [[5, 6], [6, 5], [0, 5, 6], [5, 6, 0], [5], [0]]
+    narrow, wide = numbered(rows, 3), numbered(rows, 40)
+    assert narrow == wide
+    assert len(set(narrow)) == len(rows)

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOTrainer
 
 from laconic.recipes.stages import GrpoStage
-from laconic.training import grpo, scoring
+from laconic.training import grpo, lean_forward
 from laconic.training.dynamic_sampling import DynamicSampling
 from laconic.training.trainer import LaconicGRPOTrainer, _steps_within_backward
 from laconic.training.trl_trainer import TimedGRPOTrainer
@@ -76,8 +76,8 @@ def test_gradient(both, loss, masked):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_with_long_prompts(both, loss, monkeypatch):
     """Rollouts of a group share the reading of their prompt."""
-    passes, reading = [], scoring._with_shared
-    monkeypatch.setattr(scoring, "_with_shared", lambda *given: (passes.append(len(given[1])), reading(*given))[1])
+    passes, reading = [], lean_forward._with_shared
+    monkeypatch.setattr(lean_forward, "_with_shared", lambda *given: (passes.append(len(given[1])), reading(*given))[1])
     case = {"loss_type": loss, "words": (12, 24), "num_iterations": 2, "learning_rate": 0.1}
     _, _, apart = both({"tokens_per_micro_batch": 256}, **case)
     assert apart < 1e-5
@@ -263,8 +263,8 @@ def launched(command, model, folder, *cases, **environ):
 @pytest.mark.distributed
 def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    cases = ("grpo", "dapo", "shared", "bnpo", "kl", "one", "ratio", "split", "refilled", "thinkless")
-    ranks = launched(torchrun, fixed_model, tmp_path, *cases, ACCELERATE_USE_CPU="true")
+    cases = ("shared", "kl", "one", "ratio", "split", "refilled", "thinkless")
+    ranks = launched(torchrun, fixed_model, tmp_path, *LOSSES, *cases, ACCELERATE_USE_CPU="true")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
     first, second = ({name: case["logs"][0] for name, case in found.items()} for found in ranks)
@@ -290,6 +290,6 @@ def test_gradient_of_shards(fixed_model, tmp_path, profile):
     file = str(ROOT / "launch" / "profiles" / f"{profile}.yaml")
     command = ["accelerate.commands.launch", "--config_file", file, "--num_processes", "2", "--mixed_precision", "no"]
     on_cpu = {"FSDP_ON_CPU": "1", "ACCELERATE_USE_CPU": "true"} if profile == "fsdp2" else {"DS_ACCELERATOR": "cpu"}
-    ranks = launched(command, fixed_model, tmp_path, "dapo", **on_cpu)
+    ranks = launched(command, fixed_model, tmp_path, *LOSSES, **on_cpu)
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())

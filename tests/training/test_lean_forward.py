@@ -1,7 +1,6 @@
-"""Tokens are scored as TRL scores them, with less work."""
+"""The lean forward pass gives what TRL's gives, with less work."""
 
 import copy
-import itertools
 import random
 
 import pytest
@@ -10,10 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 from trl.trainer.utils import add_fused_lm_head
 
-from laconic.training import scoring
-from laconic.training.micro_batches import LEAST_SHARED, PER_ROUND, plan_rounds, shares
+from laconic.training import lean_forward as module
+from laconic.training.lean_forward import lean_forward, make_lean
 from laconic.training.rows import RowEncoder, sft_dataset
-from laconic.training.scoring import lean_forward
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2} | {
     "num_attention_heads": 4,
@@ -72,9 +70,9 @@ def scored(model, batch, columns):
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_and_gradients_are_trls(kind, attention, tiles, monkeypatch):
     model, ours = (model_of(KINDS[kind], attention) for _ in range(2))
-    assert lean_forward(ours, temperature=TEMPERATURE)
+    assert lean_forward(ours, temperature=TEMPERATURE, outputs=OUTPUTS)
     if tiles:
-        monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
+        monkeypatch.setattr(module, "MOST_LOGITS", 0)
     batch, columns = rollouts()
     expected, gradient, all_tokens = scored(model, batch, columns)
     found, mine, read = scored(ours, batch, columns)
@@ -85,13 +83,26 @@ def test_scores_and_gradients_are_trls(kind, attention, tiles, monkeypatch):
     assert (read, all_tokens) == (3 * 9 + 9 * 11, 9 * 21)
 
 
+def test_what_is_not_asked_for_is_not_computed():
+    batch, columns = rollouts()
+    found = []
+    for outputs in (("log_probs",), OUTPUTS):
+        model = model_of(KINDS["llama"])
+        assert lean_forward(model, temperature=TEMPERATURE, outputs=outputs)
+        found.append(model(**batch, fused_lm_head=True))
+    alone, all_of_them = found
+    assert (alone.entropy, alone.is_top1) == (None, None)
+    assert torch.equal(alone.log_probs, all_of_them.log_probs)
+    assert all_of_them.entropy[:, -columns:].gt(0).any()
+
+
 def test_an_adapters_model_scores_leanly_too():
     """Its wrapper hands on every argument that a model has."""
     batch, columns = rollouts()
     found = []
     for lean in (False, True):
         model = model_of(KINDS["llama"])
-        assert not lean or lean_forward(model, temperature=TEMPERATURE)
+        assert not lean or lean_forward(model, temperature=TEMPERATURE, outputs=OUTPUTS)
         torch.manual_seed(1)
         adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         read = []
@@ -109,7 +120,7 @@ def test_prompts_are_not_shared_where(case, monkeypatch):
     config = copy.deepcopy(KINDS["llama"])
     config.attention_dropout = 0.5 if case == "dropout" else 0.0
     model, ours = (model_of(config) for _ in range(2))
-    assert lean_forward(ours, temperature=TEMPERATURE)
+    assert lean_forward(ours, temperature=TEMPERATURE, outputs=OUTPUTS)
     for one in (model, ours):
         one.train()
         if case == "checkpointing":
@@ -135,70 +146,19 @@ def test_other_models_and_calls_go_their_own_way():
     by_length = model_of(LlamaConfig(**SMALL, rope_parameters=rope))
     for model in (softcapped, windowed, by_length):
         before = model.forward
-        assert not lean_forward(model, temperature=TEMPERATURE)
+        assert not lean_forward(model, temperature=TEMPERATURE, outputs=OUTPUTS)
         assert model.forward == before
     model = model_of(KINDS["qwen3"])
     batch, _ = rollouts()
     logits = model(input_ids=batch["input_ids"]).logits
     loss = model(**batch, position_ids=torch.arange(21)[None], fused_lm_head=True).loss
-    assert lean_forward(model, temperature=TEMPERATURE)
+    assert lean_forward(model, temperature=TEMPERATURE, outputs=OUTPUTS)
     assert torch.equal(model(input_ids=batch["input_ids"]).logits, logits)
     # Only TRL's has a loss.
     assert torch.equal(model(**batch, position_ids=torch.arange(21)[None], fused_lm_head=True).loss, loss)
     nothing = batch | {"labels": torch.full_like(batch["labels"], -100)}
     assert model(**nothing, fused_lm_head=True).log_probs.eq(0).all()
     assert model.generate(batch["input_ids"][:1], max_new_tokens=2, do_sample=False).shape == (1, 23)
-
-
-def tokens_of(rows, sizes, prompts, held=0):
-    """What a forward pass of these rollouts reads; `held` is the share of what it saves that stays in memory."""
-    prompt, completion = (max(sizes[row][side] for row in rows) for side in (0, 1))
-    different = len({prompts[row] for row in rows})
-    saved = (len(rows) - different) * prompt if shares(len(rows), different, prompt, completion) else 0
-    return len(rows) * (prompt + completion) - (1 - held) * saved
-
-
-def test_the_cuts_are_the_best_with_shared_prompts():
-    rng = random.Random(4)
-    prompts = [at % 3 for at in range(10)]
-    sizes = [((4, 9, 6)[prompt], rng.randrange(1, 14)) for prompt in prompts]
-    order = sorted(range(10), key=lambda row: (-sum(sizes[row]), -sizes[row][1], row))
-    budget = 60
-
-    def cost(rounds):
-        return sum(tokens_of(rows, sizes, prompts) for (rows,) in rounds) + len(rounds) * budget * PER_ROUND
-
-    best = float("inf")
-    for chosen in itertools.product([False, True], repeat=9):
-        cuts = [0, *(at + 1 for at, cut in enumerate(chosen) if cut), 10]
-        rounds = [[order[start:end]] for start, end in itertools.pairwise(cuts)]
-        if all(len(rows) == 1 or tokens_of(rows, sizes, prompts, held=1 / 8) <= budget for (rows,) in rounds):
-            best = min(best, cost(rounds))
-    found = plan_rounds(sizes, processes=1, budget=budget, prompts=prompts)
-    assert cost(found) == best
-    assert cost(found) < cost(plan_rounds(sizes, processes=1, budget=budget))
-
-
-def test_a_few_prompts_are_not_worth_a_second_pass():
-    assert not shares(10, 10, 100, 1)
-    assert shares(12, 1, 100, 1)
-    completion = int(11 * 12 / (LEAST_SHARED * 12)) - 12  # of twelve rollouts of one prompt of twelve tokens
-    assert shares(12, 1, 12, completion)
-    assert not shares(12, 1, 12, completion + 1)
-
-
-def test_prompts_have_the_same_number_however_they_are_padded():
-    from laconic.training.segments import _numbered
-
-    def numbered(rows, width):
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        return _numbered({"prompt_ids": ids, "prompt_mask": mask}).tolist()
-
-    rows = [[5, 6], [6, 5], [0, 5, 6], [5, 6, 0], [5], [0]]
-    narrow, wide = numbered(rows, 3), numbered(rows, 40)
-    assert narrow == wide
-    assert len(set(narrow)) == len(rows)
 
 
 def test_sft_learns_the_same(tmp_path):
@@ -223,7 +183,7 @@ def test_sft_learns_the_same(tmp_path):
         )  # fmt: skip
         dataset = sft_dataset(rows, RowEncoder(tokenizer, max_length=None))
         trainer = SFTTrainer(model=model, args=arguments, processing_class=tokenizer, train_dataset=dataset)
-        assert not lean or scoring.score_leanly(trainer)
+        assert not lean or make_lean(trainer)
         trainer.train()
         weights = torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
         names = ("loss", "entropy", "mean_token_accuracy", "num_tokens")

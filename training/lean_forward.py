@@ -1,14 +1,15 @@
-"""Log-probabilities of completions: a prompt that rollouts share is read once, and small logits are kept.
+"""A forward pass for log-probabilities that reads a shared prompt once, and keeps the logits where they are few.
 
 TRL (1.16) reads the prompt with every rollout of its group, and folds the vocabulary in tiles that the backward pass
-computes again, which saves memory where the vocabulary is large and only costs time where it is not. `lean_forward`
-changes both in a model that TRL's trainer has prepared; results and gradients stay those of TRL, up to rounding.
+computes again, which saves memory where the vocabulary is large and only costs time where it is not. Both are changed
+in a model that TRL's trainer has prepared; results and gradients stay those of TRL, up to rounding.
 """
 
 from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,43 +19,55 @@ from transformers.cache_utils import Cache
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer, SFTTrainer
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-from trl.trainer.utils import FusedCausalLMOutput
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, FusedCausalLMOutput
 
 from laconic.recipes.arithmetic import MOST_LOGITS
-from laconic.training.micro_batches import shares
+from laconic.training.micro_batches import saved_by_sharing
 
-TILE = 32768
-"""Columns of the vocabulary in one of TRL's tiles."""
 _IGNORED = -100
-_OUTPUTS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+_FIELDS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+"""Of what TRL's head gives, in the order of its kernel."""
 _SCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
-def score_leanly(trainer: GRPOTrainer | SFTTrainer) -> PreTrainedModel | None:
-    """Let a trainer's model and its reference score tokens with `lean_forward`.
+def make_lean(trainer: GRPOTrainer | SFTTrainer, *, share_prompts: bool = True) -> PreTrainedModel | None:
+    """Give a trainer's model and its reference the lean forward pass.
+
+    Args:
+        trainer: Of TRL, ready to train.
+        share_prompts: A prompt is read once for all rows that have it.
 
     Returns:
-        The model that is trained, without what it is wrapped in; None if it scores as before.
+        The model that is trained, without what it is wrapped in; None if it stays as it was.
     """
     # With ZeRO-3 and FSDP no process has a weight in one piece.
     sharded = trainer.accelerator.distributed_type == DistributedType.FSDP or is_deepspeed_zero3_enabled()
     if sharded or trainer.args.torch_compile or getattr(trainer.args, "cast_lm_head_to_fp32", False):
         return None
-    found = []
-    for model in (trainer.model, getattr(trainer, "ref_model", None)):
-        if model is not None:
-            plain = trainer.accelerator.unwrap_model(model)
-            plain = plain.get_base_model() if is_peft_model(plain) else plain
-            found.append(plain if lean_forward(plain, temperature=getattr(trainer, "temperature", 1.0)) else None)
-    return found[0]
+    # As TRL asks its own head.
+    wanted = ("log_probs", "entropy", "is_top1") if isinstance(trainer, SFTTrainer) else ("log_probs", "entropy")
+    settings: dict[str, Any] = {"temperature": getattr(trainer, "temperature", 1.0), "share_prompts": share_prompts}
+    model, reference = trainer.model, getattr(trainer, "ref_model", None)
+    if reference is not None:
+        lean_forward(_plain(trainer, reference), outputs=("log_probs",), **settings)
+    return _plain(trainer, model) if lean_forward(_plain(trainer, model), outputs=wanted, **settings) else None
 
 
-def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
-    """Replace the forward pass that TRL's trainers score tokens with; every other call goes where it went.
+def _plain(trainer: GRPOTrainer | SFTTrainer, model: torch.nn.Module) -> PreTrainedModel:
+    plain = trainer.accelerator.unwrap_model(model)
+    return plain.get_base_model() if is_peft_model(plain) else plain
+
+
+def lean_forward(
+    model: PreTrainedModel, *, temperature: float, outputs: Sequence[str], share_prompts: bool = True
+) -> bool:
+    """Replace the forward pass that TRL's trainers take log-probabilities with; every other call goes where it went.
 
     Args:
         model: A causal language model with TRL's fused head, before it is wrapped.
         temperature: Logits are divided by it.
+        outputs: What is wanted of TRL's `FusedCausalLMOutput`: of log_probs, entropy and is_top1.
+        share_prompts: A prompt is read once for all rows that have it.
 
     Returns:
         Whether it was replaced. A model that scales its logits, whose layers do not all attend to everything before
@@ -77,10 +90,12 @@ def lean_forward(model: PreTrainedModel, *, temperature: float) -> bool:
             return before(*arguments, **given)
         named = {name for name, value in given.items() if value is not None}  # an adapter's wrapper names all
         plain = not arguments and named - {"use_cache", "return_dict"} == {"input_ids", "attention_mask", "labels"}
-        start = _first_scored(given["labels"]) if plain else None
+        start = _first_labelled(given["labels"]) if plain else None
         if start is None:
             return before(*arguments, fused_lm_head=True, **given)
-        return _scored(self, given["input_ids"], given["attention_mask"], given["labels"], start, temperature)
+        ids, mask, labels = (given[name] for name in ("input_ids", "attention_mask", "labels"))
+        hidden = _hidden(self, ids, mask, start, share_prompts=share_prompts)
+        return _with_head(self, hidden, labels[:, start:], temperature, outputs)
 
     model.forward = types.MethodType(forward, model)
     return True
@@ -99,49 +114,43 @@ def minds_padding(config: PreTrainedConfig) -> bool:
     return any(kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
-def _first_scored(labels: torch.Tensor) -> int | None:
+def _first_labelled(labels: torch.Tensor) -> int | None:
     """The first column where a row has a label; None where there is none, or it has nothing before it."""
     columns = (labels != _IGNORED).any(0).nonzero()
     return int(columns[0]) or None if len(columns) else None
 
 
-def _scored(
-    model: PreTrainedModel,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    labels: torch.Tensor,
-    start: int,
-    temperature: float,
+def _with_head(
+    model: PreTrainedModel, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, outputs: Sequence[str]
 ) -> FusedCausalLMOutput:
-    """Log-probabilities and entropies of the columns from `start` on, zero where there is no label."""
-    hidden = _hidden(model, ids, mask, start)
-    labels = labels[:, start:]
-    scored = labels != _IGNORED
-    head = model.get_output_embeddings()
-    rows, targets = hidden[scored], labels[scored]
+    """What the head makes of hidden states and the labels that follow them, both (B, T); zero where there is none."""
+    labelled, head = labels != _IGNORED, model.get_output_embeddings()
+    rows, targets = hidden[labelled], labels[labelled]
     if rows.device.type == "cpu" and len(rows) * len(head.weight) <= MOST_LOGITS:
         logits = torch.nn.functional.linear(rows, head.weight, head.bias)
-        found = _TokenScores.apply(logits.float() / temperature, targets)
+        found = _KeptLogits.apply(logits.float() / temperature, targets, outputs)
     else:
-        wanted = ("log_probs", "entropy", "is_top1")
+        tile = _CHUNKED_LOGPROB_CHUNK_SIZE
         found = ChunkedLogProbFunction.apply(
-            rows, head.weight, head.bias, targets, temperature, TILE, None, 1.0, wanted
+            rows, head.weight, head.bias, targets, temperature, tile, None, 1.0, outputs
         )
     by_name = {
-        name: one.new_zeros(scored.shape).masked_scatter(scored, one)
-        for name, one in zip(_OUTPUTS, found, strict=True)
+        name: one.new_zeros(labels.shape).masked_scatter(labelled, one)
+        for name, one in zip(_FIELDS, found, strict=True)
         if one is not None
     }
-    return FusedCausalLMOutput(**by_name, label_mask=scored)
+    return FusedCausalLMOutput(**by_name, label_mask=labelled)
 
 
-def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
+def _hidden(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, start: int, *, share_prompts: bool
+) -> torch.Tensor:
     """Last hidden states of the columns before those from `start` on, shape (B, columns - start, H)."""
     rows, columns = ids.shape
-    if can_share(model):
+    if share_prompts and can_share(model):
         told_apart = ids[:, :start].masked_fill(mask[:, :start] == 0, -1)
         prompts, whose = told_apart.unique(dim=0, return_inverse=True)
-        if shares(rows, len(prompts), start, columns - start):
+        if saved_by_sharing(rows, len(prompts), start, columns - start) > 0:
             return _with_shared(model, prompts, whose, ids[:, start:-1], mask[:, start:-1])
     found = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     return found.last_hidden_state[:, start - 1 : -1]
@@ -234,29 +243,28 @@ class _SharedKeys(Cache):
         return self._prompts[layer_idx][0].size(2) if self.shared else 0
 
 
-class _TokenScores(torch.autograd.Function):
-    """Log-probability of a target and entropy for each row of logits, shape (N, V); the softmax is kept for the
-    gradients, which are those of TRL's kernel.
-    """
+class _KeptLogits(torch.autograd.Function):
+    """TRL's kernel for logits that are there, shape (N, V): the softmax is kept for the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> Any:
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, outputs: Sequence[str]) -> Any:
         ctx.set_materialize_grads(False)
         logs = logits.log_softmax(-1)
-        shares = logs.exp()
-        entropy = -torch.einsum("nv,nv->n", shares, logs)
-        ctx.save_for_backward(logs, shares, targets, entropy)
-        best = logits.argmax(-1) == targets
-        ctx.mark_non_differentiable(best)
-        return logs.gather(-1, targets[:, None]).squeeze(-1), entropy, None, None, best
+        probs = logs.exp()
+        entropy = -torch.einsum("nv,nv->n", probs, logs) if "entropy" in outputs else None
+        ctx.save_for_backward(logs, probs, targets, entropy)
+        is_top1 = logits.argmax(-1) == targets if "is_top1" in outputs else None
+        if is_top1 is not None:
+            ctx.mark_non_differentiable(is_top1)
+        return logs.gather(-1, targets[:, None]).squeeze(-1), entropy, None, None, is_top1
 
     @staticmethod
-    def backward(ctx: Any, of_score: torch.Tensor | None, of_entropy: torch.Tensor | None, *_: Any) -> Any:  # type: ignore[override]
-        logs, shares, targets, entropy = ctx.saved_tensors
-        found = torch.zeros_like(logs) if of_score is None else shares * -of_score[:, None]
-        if of_score is not None:
-            found[torch.arange(len(found), device=found.device), targets] += of_score
+    def backward(ctx: Any, of_log_prob: torch.Tensor | None, of_entropy: torch.Tensor | None, *_: Any) -> Any:  # type: ignore[override]
+        logs, probs, targets, entropy = ctx.saved_tensors
+        found = torch.zeros_like(logs) if of_log_prob is None else probs * -of_log_prob[:, None]
+        if of_log_prob is not None:
+            found[torch.arange(len(found), device=found.device), targets] += of_log_prob
         if of_entropy is not None:
             # d(entropy) / d(logit) = -p (log p + entropy)
-            found -= of_entropy[:, None] * shares * (logs + entropy[:, None])
-        return found, None
+            found -= of_entropy[:, None] * probs * (logs + entropy[:, None])
+        return found, None, None
