@@ -62,11 +62,11 @@ class Live:
 
     def take_all(self, tokens: Sequence[int]) -> None:
         """Take what ticks in a row gave, as far as it goes; all of it was read but for the last token."""
-        strand = self.job.strand
+        strand, read = self.job.strand, self.job.strand.cached
         for token in tokens:
             self.job.token = token
             self.take()
-            strand.cached = min(strand.cached, len(strand.ids) - 1)
+            strand.cached = min(read, len(strand.ids) - 1)
             if self.over:
                 break
 

@@ -215,3 +215,20 @@ def test_nan_in_one_row_is_its_own(ended):
     else:
         assert isinstance(broken, ModelError)
     assert [ids_of(fine), *map(ids_of, again)] == [expected, after, after]
+
+
+def test_nothing_is_read_twice():
+    chosen = model()
+    chosen.generation_config.eos_token_id = [TOKENIZER.eos_token_id, *range(20, 32)]
+    widths = []
+    chosen.register_forward_pre_hook(lambda _, __, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True)
+
+    async def work(engine):
+        given = {"sampling": Sampling(), "max_tokens": 30}
+        chunks = await asyncio.gather(*(complete(engine, PROMPTS[3], seed=at, **given) for at in range(8)))
+        return max(len(chunk.tokens) for chunk in chunks)
+
+    longest = with_engine(work, chosen, signals=False, ticks_in_a_row=8)
+    assert longest > 8
+    assert set(widths[1:]) == {1}
+    assert len(widths) == longest
