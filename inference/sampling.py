@@ -104,7 +104,7 @@ class EngineSampler:
         waiting = iter(sorted(requests, key=lambda request: -lengths[request.prompt]))
         done: asyncio.Queue[Completion | Exception] = asyncio.Queue()
         try:
-            self._runner.run(self._start(waiting, sampling, done))
+            self._runner.run(self._start(min(self.at_once, len(requests)), waiting, sampling, done))
             for _ in requests:
                 found = self._runner.run(done.get()) if done.empty() else done.get_nowait()
                 if isinstance(found, Exception):
@@ -126,9 +126,9 @@ class EngineSampler:
         return found
 
     async def _start(
-        self, waiting: Iterator[Request], sampling: Sampling, done: asyncio.Queue[Completion | Exception]
+        self, workers: int, waiting: Iterator[Request], sampling: Sampling, done: asyncio.Queue[Completion | Exception]
     ) -> None:
-        self._workers = [asyncio.create_task(self._work(waiting, sampling, done)) for _ in range(self.at_once)]
+        self._workers = [asyncio.create_task(self._work(waiting, sampling, done)) for _ in range(workers)]
 
     async def _work(
         self, waiting: Iterator[Request], sampling: Sampling, done: asyncio.Queue[Completion | Exception]

@@ -254,14 +254,17 @@ class TransformersBranch(Inside):
     def _cut(self, live: Live) -> None:
         """Take out the tokens whose text is not in the branch's text."""
         generation, end, whole = live.generation, live.start, 0
-        for at, token in enumerate(generation.tokens[: -1 if generation.reason == "eos" else None]):
-            if whole + len(token.text) > len(generation.text):
-                break
-            if token.text or generation.reason == "eos":  # a token without text is part of the next one's character
-                whole, end = whole + len(token.text), live.start + at + 1
-        rest = generation.text[whole:]
-        self.strand.ids[end:] = self._encode(rest) if rest else []
-        if generation.reason == "stop":
+        if generation.reason == "eos":
+            end += len(generation.tokens) - 1
+            del self.strand.ids[end:]
+        else:
+            for at, token in enumerate(generation.tokens):
+                if whole + len(token.text) > len(generation.text):
+                    break
+                if token.text:  # one without is part of the next one's character
+                    whole, end = whole + len(token.text), live.start + at + 1
+            rest = generation.text[whole:]
+            self.strand.ids[end:] = self._encode(rest) if rest else []
             self.so_far = TextSoFar(self.engine.pieces, begun=bool(self._text))
         self._sure = end
         self.engine.between_ticks(self.engine.decoder.seats.forget, self.strand, end)

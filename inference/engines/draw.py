@@ -55,9 +55,9 @@ class NumbersAhead:
             self._ahead += self._generator.random(missing).tolist()
         return self._ahead[:count]
 
-    def use(self) -> None:
-        """The next one was used."""
-        del self._ahead[0]
+    def use(self, count: int = 1) -> None:
+        """The next ones were used."""
+        del self._ahead[:count]
 
 
 def broken_rows(logits: torch.Tensor) -> torch.Tensor:

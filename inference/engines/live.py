@@ -62,13 +62,22 @@ class Live:
 
     def take_all(self, tokens: Sequence[int]) -> None:
         """Take what ticks in a row gave, as far as it goes; all of it was read but for the last token."""
-        strand, read = self.job.strand, self.job.strand.cached
+        branch, strand, generation = self.branch, self.job.strand, self.generation
+        branch.account_for(self.job.shared)
+        if self.over:
+            return
+        text_of, known, eos_ids = branch.so_far.add, branch.engine.pieces.token, branch.engine.eos_ids
+        before = len(generation.tokens)
         for token in tokens:
-            self.job.token = token
-            self.take()
-            strand.cached = min(read, len(strand.ids) - 1)
-            if self.over:
+            if generation.push(known(token, text_of(token)), eos=token in eos_ids):
                 break
+        taken = len(generation.tokens) - before
+        strand.ids += tokens[:taken]
+        strand.cached = min(strand.cached, len(strand.ids) - 1)
+        branch.numbers.use(taken)
+        self.changed.set()
+        if generation.done:
+            self.end()
 
     def take(self) -> None:
         """Take what the tick gave; too late for a generation that was cancelled meanwhile."""

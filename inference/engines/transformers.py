@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -101,6 +102,7 @@ class TransformersEngine:
         self._live: list[Live] = []
         self._begun: deque[Live] = deque()
         self._waiting: deque[Live] = deque()
+        self._between: list[Callable[[], None]] = []
         self._clock: asyncio.Task[None] | None = None
         # One thread, always the same: ticks come one after the other, and OpenMP keeps one pool of workers.
         self._thread = ThreadPoolExecutor(1, "decode", _on_device, (self.decoder.device,))
@@ -164,8 +166,15 @@ class TransformersEngine:
 
     def between_ticks(self, work: Callable[..., None], *arguments: Any) -> None:
         """Do something in the thread of the model, after the tick under way and before the next."""
-        if not self._closed:
-            self._thread.submit(work, *arguments)
+        # Many branches end at once: one message to the other thread is enough for all of them.
+        if not self._between:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._between.append(partial(work, *arguments))
+
+    def _hand_over(self) -> None:
+        if self._between and not self._closed:
+            self._thread.submit(_each, self._between)
+        self._between = []
 
     async def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """The same, for what comes of it.
@@ -175,6 +184,7 @@ class TransformersEngine:
         """
         if self._closed:
             raise LaunchError("the engine was closed", cure="close it after its last use")
+        self._hand_over()
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def _run(self) -> None:
@@ -241,6 +251,11 @@ class TransformersEngine:
     def _fail(self, batch: Sequence[Live], error: BaseException) -> None:
         for live in batch:
             live.end(error)
+
+
+def _each(work: Sequence[Callable[[], None]]) -> None:
+    for one in work:
+        one()
 
 
 def _on_device(device: torch.device) -> None:
