@@ -35,8 +35,8 @@ class MicroBatch(dict[str, Any]):
         weight: What TRL's loss of them is multiplied by.
         bonus_weight: The same for TRL's entropy bonus, always a mean over tokens.
         held: Tokens in it, without padding.
-        rows: On all processes together in this round, stand-ins included.
-        tokens: The same of tokens in the loss.
+        rows: Rollouts in it; 0 if it holds a stand-in.
+        tokens: Of these, tokens in the loss.
     """
 
     def __init__(self, fields: Batch, *, weight: float, bonus_weight: float, held: int, rows: int, tokens: int) -> None:
@@ -125,15 +125,9 @@ class Segment:
     def micro_batch(self, at: int) -> MicroBatch:
         """This process's part of a round."""
         layout, rows = self.layout, [self.table[row] for row in self._mine[at]]
-        everyone = [[self.table[row] for row in chosen] for chosen in self.rounds[at]]
-        facts = {
-            "held": sum(sum(row.size) for row in rows),
-            "rows": sum(max(1, len(chosen)) for chosen in everyone),
-            "tokens": sum(row.tokens for chosen in everyone for row in chosen),
-        }
         if not rows:
-            return MicroBatch(self._stand_in, weight=0.0, bonus_weight=0.0, **facts)
-        tokens = sum(row.tokens for row in rows)
+            return MicroBatch(self._stand_in, weight=0.0, bonus_weight=0.0, held=0, rows=0, tokens=0)
+        tokens, held = sum(row.tokens for row in rows), sum(sum(row.size) for row in rows)
         size = width([row.size for row in rows], multiple=layout.multiple)
         weight = loss_weight(
             layout.loss_type,
@@ -143,7 +137,8 @@ class Segment:
             of_tokens=self.own_tokens,
         )
         fields = trimmed(select(self._batch, self._places[at]), size)
-        return MicroBatch(fields, weight=weight, bonus_weight=token_share(tokens, self.own_tokens), **facts)
+        bonus_weight = token_share(tokens, self.own_tokens)
+        return MicroBatch(fields, weight=weight, bonus_weight=bonus_weight, held=held, rows=len(rows), tokens=tokens)
 
     def _plan(self, per_process: int) -> Rounds:
         longest = sum(width([row.size for row in self.table]))

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from trl import GRPOTrainer
 
 from laconic.training.dynamic_sampling import DynamicSampling
@@ -33,9 +33,8 @@ from laconic.training.loss_shares import LOSSES, OWN_TOKENS
 from laconic.training.micro_batches import Batch, default_budget
 from laconic.training.scored import AfterScoring, Scored, loss_mask, note_advantages
 from laconic.training.segments import Layout, MicroBatch, Segment, merged
-from laconic.training.step_metrics import Metrics, of_step
+from laconic.training.step_metrics import Alone, Metrics, of_step
 from laconic.training.step_seconds import OptimiserSeconds, seconds
-from laconic.training.uneven import UnevenGather
 
 logger = get_logger(__name__)
 
@@ -104,10 +103,10 @@ class LaconicGRPOTrainer(GRPOTrainer):
         model.train()  # `_prepare_inputs` looks whether this is training
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()  # one without a schedule samples from other weights after an evaluation
-        generation = self._step // self.args.steps_per_generation
-        self._step_batches.append((generation, self._prepare_inputs(inputs)))
-        last = self.accelerator.sync_gradients
-        loss = self._train_step(model, num_items_in_batch) if last else torch.zeros((), device=self.args.device)
+        generation, last = self._step // self.args.steps_per_generation, self.accelerator.sync_gradients
+        with self._without_reports():
+            self._step_batches.append((generation, self._prepare_inputs(inputs)))
+            loss = self._train_step(model, num_items_in_batch) if last else torch.zeros((), device=self.args.device)
         self._step += 1
         self._current_train_step_time += time.perf_counter() - started
         if last:
@@ -134,7 +133,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
                 losses.append(super(GRPOTrainer, self).training_step(model, micro_batch, num_items_in_batch))
             parts.append((micro_batch, noted))
         sequence_level = self.importance_sampling_level == "sequence"
-        for name, values in of_step(parts, segments, sequence_level=sequence_level).items():
+        for name, values in of_step(parts, segments, self.accelerator, sequence_level=sequence_level).items():
             self._metrics["train"][name] += values
         return torch.stack(losses).sum()
 
@@ -159,6 +158,15 @@ class LaconicGRPOTrainer(GRPOTrainer):
     def _own_denominators(self) -> bool:
         """Whether every one of TRL's micro-batches has its own."""
         return self.loss_type in OWN_TOKENS or self._entropy_bonus_enabled
+
+    @contextmanager
+    def _without_reports(self) -> Iterator[None]:
+        """TRL sends a message to every tracker after each of its timed functions; ours go with the step's metrics."""
+        trackers, self.args.report_to = self.args.report_to, []
+        try:
+            yield
+        finally:
+            self.args.report_to = trackers
 
     @contextmanager
     def _metrics_apart(self) -> Iterator[Metrics]:
@@ -190,7 +198,18 @@ class LaconicGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, *arguments: Any) -> torch.Tensor:
         with seconds(self, "reward"):
             self._rewards_per_func = super()._calculate_rewards(*arguments)
+            self._share_logged()
         return self._rewards_per_func
+
+    def _share_logged(self) -> None:
+        """Means over processes of what rewards have logged, in one message; TRL would send one for each metric."""
+        logged = {name: (sum(values), len(values)) for name, values in self._pending_metrics.items()}
+        self._pending_metrics.clear()
+        of_processes = gather_object([logged])
+        mode = "train" if self.model.training else "eval"
+        for name in sorted({name for logged in of_processes for name in logged}):
+            total, count = map(sum, zip(*(logged[name] for logged in of_processes if name in logged), strict=True))
+            self._metrics[mode][name].append(total / count)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         scored = self._score(inputs)
@@ -230,7 +249,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
         if not isinstance(inputs, MicroBatch):
             return super()._compute_loss(model, inputs)
         coefficient = self._bonus_coefficient()
-        accelerator, self.accelerator = self.accelerator, UnevenGather(self.accelerator)
+        accelerator, self.accelerator = self.accelerator, Alone(self)
         try:
             loss = super()._compute_loss(model, inputs) * inputs.weight
         finally:

@@ -12,8 +12,9 @@ import torch
 from peft import LoraConfig
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import GRPOTrainer
+from trl.extras.profiling import ProfilingContext
 
 from laconic.recipes.stages import GrpoStage
 from laconic.training import grpo, lean_forward
@@ -154,6 +155,20 @@ def test_metrics_of_one_micro_batch_are_trls(both):
     assert ours.state.log_history[1]["clip_ratio/region_mean"] > 0
 
 
+def test_trackers_hear_of_a_step_once_and_not_of_its_parts(fixed, fixed_model, tmp_path, monkeypatch):
+    class Tracked(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            args.report_to = ["a tracker"]
+
+    heard = []
+    monkeypatch.setattr(ProfilingContext, "_log_metrics", lambda self, _: heard.extend(self.report_to))
+    for kind, messages in ((LaconicGRPOTrainer, False), (GRPOTrainer, True)):
+        heard.clear()
+        trainer, _ = fixed.trained(kind, fixed_model, tmp_path, callbacks=[Tracked()])
+        assert bool(heard) is messages
+        assert trainer.args.report_to == ["a tracker"]
+
+
 def test_trls_own_trainer_says_where_its_seconds_go(fixed, fixed_model, tmp_path):
     timed, gradients = fixed.trained(TimedGRPOTrainer, fixed_model, tmp_path, num_iterations=2, beta=0.1)
     plain, expected = fixed.trained(GRPOTrainer, fixed_model, tmp_path, num_iterations=2, beta=0.1)
@@ -263,7 +278,7 @@ def launched(command, model, folder, *cases, **environ):
 @pytest.mark.distributed
 def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    cases = ("shared", "kl", "one", "ratio", "split", "refilled", "thinkless")
+    cases = ("shared", "kl", "one", "ratio", "split", "refilled", "thinkless", "bonus", "adaptive")
     ranks = launched(torchrun, fixed_model, tmp_path, *LOSSES, *cases, ACCELERATE_USE_CPU="true")
     for found in ranks:
         assert all(case["difference"] < 1e-5 for case in found.values())
@@ -282,6 +297,26 @@ def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
     assert [found["refilled"]["prompts"] for found in ranks] == [list(alone._logs["prompt"])] * 2
     for name in ("rounds", "groups_drawn", "groups_used", "tokens", "without_signal"):
         assert first["refilled"][f"refill/{name}"] == alone.state.log_history[0][f"refill/{name}"]
+    for found in ranks:
+        for mine, reference in zip(found["grpo"]["logs"][:2], found["grpo"]["theirs"][:2], strict=True):
+            for name in ("numbers", "lengths of the first process"):
+                assert mine[name] == pytest.approx(reference[name])
+    for name in ("bonus", "adaptive"):
+        for mine, reference in zip(ranks[0][name]["logs"][:2], ranks[0][name]["theirs"][:2], strict=True):
+            assert mine["policy_loss"] == pytest.approx(reference["policy_loss"], rel=1e-4, abs=1e-6)
+            assert mine["entropy_coef"] == reference["entropy_coef"]
+    assert len({row["entropy_coef"] for row in ranks[0]["adaptive"]["logs"][:2]}) == 2
+    mine, reference = ranks[0]["adaptive"]["world_entropy"]
+    assert mine == pytest.approx(reference, rel=1e-4)
+    for name in ("kl", "luspo", "vespo"):
+        alone, _ = fixed.trained(LaconicGRPOTrainer, fixed_model, tmp_path, given=SMALL, **fixed.CASES[name])
+        for mine, reference in zip(ranks[0][name]["logs"][:2], alone.state.log_history, strict=False):
+            of_policy = {key for key in reference if key.startswith(("entropy", "kl", "clip_ratio", "vespo"))}
+            assert len(of_policy) >= 2
+            assert {key: mine[key] for key in of_policy} == pytest.approx(
+                {key: reference[key] for key in of_policy}, rel=1e-3, abs=1e-6
+            )
+    assert ranks[0]["kl"]["logs"][1]["clip_ratio/region_mean"] > 0
 
 
 @pytest.mark.distributed

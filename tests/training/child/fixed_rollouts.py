@@ -44,6 +44,8 @@ CASES = {
     "split": {"loss_type": "grpo", "accelerator_config": {"split_batches": True}, "per_device_train_batch_size": 8},
     "refilled": {"loss_type": "dapo", "env_mask": True, "beta": 0.1, "num_iterations": 2, "prompts": 14},
     "thinkless": {"loss_type": "dapo", "scale_rewards": "none", "num_iterations": 2},
+    "bonus": {"loss_type": "dapo", "entropy_coef": 0.05, "env_mask": True},
+    "adaptive": {"loss_type": "grpo", "use_adaptive_entropy": True, "entropy_coef": 0.01, "entropy_target": 5.0},
     "kl": {"loss_type": "dr_grpo", "beta": 0.1, "env_mask": True, "num_iterations": 2},
 }
 """For two processes."""
@@ -118,8 +120,12 @@ def _completion(prompt, place, eos_id):
     return ids, [int(place < 2 or at == 0 or rng.random() < 0.7) for at in range(length)]
 
 
-def reward(completion_ids, number, **_):
+def reward(completion_ids, number, log_metric=None, **_):
     """Every fourth group has no signal."""
+    if log_metric is not None:
+        log_metric("numbers", sum(number) / len(number))
+        for length in map(len, completion_ids if PartialState().is_main_process else []):
+            log_metric("lengths of the first process", length)
     return [0.7 if one % 4 == 0 else sum(ids) % 7 / 7 for one, ids in zip(number, completion_ids, strict=True)]
 
 
@@ -227,7 +233,9 @@ if __name__ == "__main__":
         ours, gradients = trained(mine, model, out, processes=2, given=given, **case)
         only = set(ours._logs["prompt"]) if name == "refilled" else None
         theirs, expected = trained(trls, model, out, processes=2, only=only, **case)
-        found[name] = {"difference": difference(gradients, expected), "logs": ours.state.log_history}
+        found[name] = {"difference": difference(gradients, expected)}
+        found[name] |= {"logs": ours.state.log_history, "theirs": theirs.state.log_history}
         found[name]["prompts"] = list(ours._logs["prompt"])
+        found[name]["world_entropy"] = [trainer._last_world_entropy for trainer in (ours, theirs)]
     rank = ours.accelerator.process_index
     (out / f"{rank}.json").write_text(json.dumps(found))
