@@ -35,14 +35,14 @@ ENDS = "thinking_ends"
 """The column with the places at which a chain of thought was made to answer."""
 
 
-def budget_rollouts(spec: Budgets, arguments: GRPOConfig) -> BudgetRollouts:
-    """The rollout function of a stage with answers at several budgets.
+def budget_rollouts(spec: Budgets, arguments: GRPOConfig, **given: Any) -> BudgetRollouts:
+    """The rollout function of a stage with answers at several budgets; `given` goes to `CutRollouts`.
 
     Raises:
         LaunchError: our engine does not draw its rollouts.
     """
     check_applicable(arguments, "answers at several budgets")
-    return BudgetRollouts(spec, seed=arguments.seed)
+    return BudgetRollouts(spec, seed=arguments.seed, **given)
 
 
 def budget_pieces(config: GrpoStage) -> list[AfterScoring]:
@@ -55,12 +55,11 @@ class BudgetRollouts(CutRollouts):
 
     Args:
         spec: What a recipe says about them.
-        seed: Seeds every chain of thought together with the step and its place in the global batch.
-        batch_size: Rollouts decoded at once; None fits it to the device.
+        **given: Of `CutRollouts`.
     """
 
-    def __init__(self, spec: Budgets, *, seed: int, batch_size: int | None = None) -> None:
-        super().__init__(seed=seed, batch_size=batch_size)
+    def __init__(self, spec: Budgets, **given: Any) -> None:
+        super().__init__(**given)
         self.spec = spec
 
     def seat(self, place: int, size: int) -> tuple[int, int]:

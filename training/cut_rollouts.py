@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -110,10 +110,14 @@ class CutRollouts(ABC):
     Args:
         seed: Seeds every trunk together with the step and its place in the global batch.
         batch_size: Rollouts decoded at once; None fits it to the device.
+        on_told: Called with this process's row and what rewards will see of each rollout as soon as all of its trunk
+            are there, while others are still being decoded.
     """
 
-    def __init__(self, *, seed: int, batch_size: int | None = None) -> None:
-        self.seed, self.batch_size = seed, batch_size
+    def __init__(
+        self, *, seed: int, batch_size: int | None = None, on_told: Callable[[int, Told], None] | None = None
+    ) -> None:
+        self.seed, self.batch_size, self.on_told = seed, batch_size, on_told
 
     @abstractmethod
     def seat(self, place: int, size: int) -> tuple[int, int]:
@@ -146,15 +150,14 @@ class CutRollouts(ABC):
             except LaconicError as error:
                 at = trainer.state.global_step
                 raise type(error)(f"rollouts of step {at}: {error.message}", cure=error.cure) from error
-            told = [one.tell(step.reader) for one in drawn]
             del step  # with the keys and values
-        columns = [self.columns(one) for one in drawn]
+        columns = [self.columns(one) for one, _ in drawn]
         return {
             "prompt_ids": [encode_prompt(trainer.processing_class, text) for text in texts],
-            "completion_ids": [one.ids for one in drawn],
+            "completion_ids": [one.ids for one, _ in drawn],
             "logprobs": None,
-            "env_mask": [one.mask for one in drawn],
-            EPISODE: told,
+            "env_mask": [one.mask for one, _ in drawn],
+            EPISODE: [told for _, told in drawn],
             **{name: [row[name] for row in columns] for name in columns[0]},
         }
 
@@ -168,7 +171,7 @@ class CutRollouts(ABC):
             del engine
         trainer.model.train()
 
-    async def _all(self, step: Step, texts: Sequence[str], trainer: Any) -> list[Drawn]:
+    async def _all(self, step: Step, texts: Sequence[str], trainer: Any) -> list[tuple[Drawn, Told]]:
         first, at = trainer.accelerator.process_index * len(texts), trainer.state.global_step
         trunks: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
         for row in range(first, first + len(texts)):
@@ -178,14 +181,23 @@ class CutRollouts(ABC):
         for (group, trunk), rows in trunks.items():
             prompt = texts[next(iter(rows.values()))]
             seed = rollout_seed(self.seed, at, group * step.size + self.begins(trunk, step.size), prompt)
-            work.append(self.draw(step, prompt, seed, sorted(rows)))
+            work.append(self._rows_of(step, prompt, seed, rows))
         try:
-            parts = await together(work)
+            by_row = {row: one for part in await together(work) for row, one in part.items()}
         finally:
             await step.engine.aclose()
-        made = list(zip(trunks.values(), parts, strict=True))
-        by_row = {row: part[number] for rows, part in made for number, row in rows.items()}
         return [by_row[row] for row in range(len(texts))]
+
+    async def _rows_of(
+        self, step: Step, prompt: str, seed: int, rows: Mapping[int, int]
+    ) -> dict[int, tuple[Drawn, Told]]:
+        """A trunk's rollouts by row; `rows` has the row of each of its numbers."""
+        drawn = await self.draw(step, prompt, seed, sorted(rows))
+        found = {row: (drawn[number], drawn[number].tell(step.reader)) for number, row in rows.items()}
+        if self.on_told is not None:
+            for row, (_, told) in found.items():
+                self.on_told(row, told)
+        return found
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -54,6 +54,8 @@ class SampledEpisodes:
             closed-book prompt; in an evaluation all can search.
         columns: What rewards read; `passages` and `self_answers` are collected only if they are among them.
         batch_size: Rollouts decoded at once; None fits it to the device.
+        on_told: Called with this process's row and what rewards will see of each episode as soon as it is over, while
+            others go on.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class SampledEpisodes:
         disabled: float = 0.0,
         columns: Collection[str] = (),
         batch_size: int | None = None,
+        on_told: Callable[[int, Told], None] | None = None,
     ) -> None:
         self.retriever = retriever if isinstance(retriever, BatchingRetriever) else BatchingRetriever(retriever)
         self.search, self.seed, self.disabled = search, seed, disabled
-        self.columns, self.batch_size = frozenset(columns), batch_size
+        self.columns, self.batch_size, self.on_told = frozenset(columns), batch_size, on_told
         # One loop for all steps: connections that a retriever keeps belong to the loop they were made in.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
 
@@ -167,7 +170,7 @@ class _Step:
 
     async def all(self, rows: Sequence[_Row]) -> list[tuple[Episode, Told]]:
         """Raises what the first failing episode raised; the others end with it."""
-        tasks = [asyncio.create_task(self._one(row)) for row in rows]
+        tasks = [asyncio.create_task(self._one(at, row)) for at, row in enumerate(rows)]
         try:
             done = await asyncio.gather(*tasks)
             await self.rollouts._ended(self.engine)
@@ -178,7 +181,7 @@ class _Step:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.engine.aclose()
 
-    async def _one(self, row: _Row) -> tuple[Episode, Told]:
+    async def _one(self, at: int, row: _Row) -> tuple[Episode, Told]:
         ask = Ask(self.engine, row.prompt, Ledger(), sampling=self.sampling, seed=row.seed)
         # Some engines wait with the others for whoever searches.
         waited_for = getattr(self.engine, "waited_for", nullcontext)
@@ -202,7 +205,10 @@ class _Step:
             self_answers=probe and probe.answers,
         )
         limit = self.settings["max_searches"] if row.enabled else 0
-        return episode, tell(episode, self.reader, limit=limit, columns=columns)
+        told = tell(episode, self.reader, limit=limit, columns=columns)
+        if self.rollouts.on_told is not None:
+            self.rollouts.on_told(at, told)
+        return episode, told
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from trl import GRPOConfig
 
@@ -26,14 +27,14 @@ from laconic.training.cut_rollouts import CutRollouts, Drawn, Step, answered, fo
 from laconic.training.rollouts import check_applicable
 
 
-def exit_rollouts(spec: EarlyExits, arguments: GRPOConfig) -> ExitRollouts:
-    """The rollout function of a stage with early exits.
+def exit_rollouts(spec: EarlyExits, arguments: GRPOConfig, **given: Any) -> ExitRollouts:
+    """The rollout function of a stage with early exits; `given` goes to `CutRollouts`.
 
     Raises:
         LaunchError: our engine does not draw its rollouts.
     """
     check_applicable(arguments, "early exits")
-    return ExitRollouts(spec, seed=arguments.seed)
+    return ExitRollouts(spec, seed=arguments.seed, **given)
 
 
 class ExitRollouts(CutRollouts):
@@ -41,12 +42,11 @@ class ExitRollouts(CutRollouts):
 
     Args:
         spec: What a recipe says about them.
-        seed: Seeds every free rollout together with the step and its place in the global batch.
-        batch_size: Rollouts decoded at once; None fits it to the device.
+        **given: Of `CutRollouts`.
     """
 
-    def __init__(self, spec: EarlyExits, *, seed: int, batch_size: int | None = None) -> None:
-        super().__init__(seed=seed, batch_size=batch_size)
+    def __init__(self, spec: EarlyExits, **given: Any) -> None:
+        super().__init__(**given)
         self.spec = spec
 
     def seat(self, place: int, size: int) -> tuple[int, int]:

@@ -68,8 +68,8 @@ class Generation:
 class _Early:
     """A rollout that was read when it was finished."""
 
-    ids: list[int]
-    carried: dict[str, Any]
+    of: tuple[Any, ...]
+    """All that it was read from."""
     rollout: Rollout
 
 
@@ -133,7 +133,7 @@ class GroupScorer:
         self._early.clear()
         self._expected = rows
 
-    def finished(self, row: int, ids: Sequence[int]) -> None:
+    def finished(self, row: int, ids: Sequence[int], columns: Mapping[str, Any] | None = None) -> None:
         """Read a rollout as soon as it is there, and have judges asked about it; `generation` takes it from here.
 
         Nothing is done where no judge can be asked yet: rows were not expected, or a judge is shown what the model
@@ -142,16 +142,35 @@ class GroupScorer:
         Args:
             row: Of those expected.
             ids: Its generated token ids.
+            columns: What else its batch will know of it.
         """
-        if not (self._expected and self.begins_early) or self._measures_answers:
+        if not self._awaits or self._measures_answers:
             return
-        known = self._expected[row]
+        known = {**self._expected[row], **(columns or {})}
         problem = self.problems[known["problem_id"]]
         carried = {name: value for name, value in known.items() if name in _CARRIED}
         rollout = self._read(problem, self.reader.read(ids), ids, carried)
-        self._early[row] = _Early(list(ids), carried, rollout)
+        self._begin(row, (problem.id, list(ids), carried), rollout)
+
+    def told(self, row: int, told: Told) -> None:
+        """The same of an episode, or of what was put together from parts.
+
+        Args:
+            row: Of those expected.
+            told: All that rewards will see of it.
+        """
+        if self._awaits:
+            problem = self.problems[self._expected[row]["problem_id"]]
+            self._begin(row, (problem.id, told), self._read_episode(problem, told))
+
+    @property
+    def _awaits(self) -> bool:
+        return bool(self._expected) and self.begins_early
+
+    def _begin(self, row: int, of: tuple[Any, ...], rollout: Rollout) -> None:
+        self._early[row] = _Early(of, rollout)
         if rollout.correct is not None:
-            self._judging.begin(rollout, _row(rollout, problem))
+            self._judging.begin(rollout, _row(rollout, self.problems[rollout.problem_id]))
 
     def generation(
         self,
@@ -231,8 +250,9 @@ class GroupScorer:
         if not self._measures_answers:
             rows = zip(problems, ids, carried, strict=True)
             return [
-                self._read_early(at, *row) or self._read(row[0], self.reader.read(row[1]), *row[1:])
-                for at, row in enumerate(rows)
+                self._read_early(at, (problem.id, list(row), columns))
+                or self._read(problem, self.reader.read(row), row, columns)
+                for at, (problem, row, columns) in enumerate(rows)
             ]
         traces = [self.reader.read(row) for row in ids]
         measured = self.answer_probability(problems, traces, ids)
@@ -243,15 +263,17 @@ class GroupScorer:
     def _measures_answers(self) -> bool:
         return self.answer_probability is not None and "answer_prob" in self._columns
 
-    def _read_early(self, row: int, problem: Problem, ids: Sequence[int], carried: Mapping[str, Any]) -> Rollout | None:
-        """The rollout of a row, if it was read when it was finished."""
+    def _read_early(self, row: int, of: tuple[Any, ...]) -> Rollout | None:
+        """The rollout of a row, if it was read when it was finished, and from the same."""
         early = self._early.get(row)
-        known = early is not None and (early.rollout.problem_id, early.ids, early.carried)
-        return early.rollout if known == (problem.id, list(ids), carried) else None
+        return early.rollout if early is not None and early.of == of else None
 
     def _read_episodes(self, problem_id: Sequence[str], told: Sequence[Told] | None) -> list[Rollout]:
         pairs = zip(problem_id, told or (), strict=told is not None)
-        return [self._read_episode(self.problems[name], one) for name, one in pairs]
+        return [
+            self._read_early(at, (name, one)) or self._read_episode(self.problems[name], one)
+            for at, (name, one) in enumerate(pairs)
+        ]
 
     def _read_episode(self, problem: Problem, told: Told) -> Rollout:
         verdict = judge(told.answer, problem)

@@ -113,11 +113,11 @@ def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> Abs
     """What TRL gets as its rollout function; None leaves its own generation in place."""
     stage = opened.stage
     if isinstance(stage.config.rollouts, Modes):
-        return nullcontext(mode_rollouts(stage.config, arguments))
+        return nullcontext(mode_rollouts(stage.config, arguments, on_finished=scorer.finished))
     if isinstance(stage.config.rollouts, EarlyExits):
-        return nullcontext(exit_rollouts(stage.config.rollouts, arguments))
+        return nullcontext(exit_rollouts(stage.config.rollouts, arguments, on_told=scorer.told))
     if isinstance(stage.config.rollouts, Budgets):
-        return nullcontext(budget_rollouts(stage.config.rollouts, arguments))
+        return nullcontext(budget_rollouts(stage.config.rollouts, arguments, on_told=scorer.told))
     if stage.search is None:
         limit = rollout_limit(stage.config, arguments)
         given = {"seed": arguments.seed, "max_tokens": limit, "on_finished": scorer.finished}
@@ -130,7 +130,7 @@ def _rollouts(opened: Opened, arguments: GRPOConfig, scorer: GroupScorer) -> Abs
     episodes = VllmEpisodes if arguments.use_vllm else SampledEpisodes
     disabled = stage.config.search_disabled
     given = {"search": stage.search, "seed": arguments.seed, "disabled": disabled, "columns": scorer.columns}
-    return closing(episodes(open_for(opened), **given))
+    return closing(episodes(open_for(opened), **given, on_told=scorer.told))
 
 
 def _problems(opened: Opened) -> list[Problem]:

@@ -29,8 +29,8 @@ MODE = "mode"
 """The column that says how a rollout began."""
 
 
-def mode_rollouts(config: GrpoStage, arguments: GRPOConfig) -> ModeRollouts:
-    """The rollout function of a stage with modes.
+def mode_rollouts(config: GrpoStage, arguments: GRPOConfig, **given: Any) -> ModeRollouts:
+    """The rollout function of a stage with modes; `given` goes to `SampledRollouts`.
 
     Raises:
         LaunchError: our engine does not draw its rollouts.
@@ -39,7 +39,7 @@ def mode_rollouts(config: GrpoStage, arguments: GRPOConfig) -> ModeRollouts:
     assert isinstance(modes, Modes)
     check_applicable(arguments, "rollouts that begin with given text")
     chooses = modes.first_token_probability is not None or isinstance(config.advantages, Thinkless | Hgpo)
-    return ModeRollouts(modes, seed=arguments.seed, first_token_chooses=chooses)
+    return ModeRollouts(modes, seed=arguments.seed, first_token_chooses=chooses, **given)
 
 
 def first_token_pieces(config: GrpoStage) -> list[AfterScoring]:
@@ -59,34 +59,22 @@ class ModeRollouts(SampledRollouts):
 
     Args:
         modes: How the rollouts of a group begin.
-        seed: Seeds every rollout together with the step and its place in the global batch.
         first_token_chooses: Training treats the first token as the choice between the modes, so it must tell them
             apart.
-        batch_size: Rollouts decoded at once; None fits it to the device.
+        **given: Of `SampledRollouts`.
     """
 
-    def __init__(
-        self, modes: Modes, *, seed: int, first_token_chooses: bool = False, batch_size: int | None = None
-    ) -> None:
-        super().__init__(seed=seed, batch_size=batch_size)
+    def __init__(self, modes: Modes, *, first_token_chooses: bool = False, **given: Any) -> None:
+        super().__init__(**given)
         self.modes, self.first_token_chooses = modes, first_token_chooses
 
-    def __call__(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
-        """Sample one completion per prompt row.
+    def requests(self, texts: Sequence[str], trainer: Any, *, first: int) -> list[Request]:
+        """What to draw for this process's rows, with what each begins with.
 
         Raises:
-            RecipeError: the tokenizer cannot say what a mode begins with, its limit leaves no room for more, or the
-                first token does not tell the modes apart.
-            DataError: a prompt leaves no room for a rollout.
+            RecipeError: the tokenizer cannot say what a mode begins with, or the first token does not tell the modes
+                apart.
         """
-        found = super().__call__(prompts, trainer)
-        if not trainer.model.training:
-            return found
-        first = trainer.accelerator.process_index * len(prompts)
-        return found | {MODE: [mode.mode for mode in self._of_rows(len(prompts), trainer, first=first)]}
-
-    def requests(self, texts: Sequence[str], trainer: Any, *, first: int) -> list[Request]:
-        """What to draw for this process's rows, with what each begins with."""
         plain = super().requests(texts, trainer, first=first)
         if not trainer.model.training:
             return plain
@@ -96,6 +84,12 @@ class ModeRollouts(SampledRollouts):
             replace(request, begin=mode.text, max_tokens=mode.max_tokens)
             for request, mode in zip(plain, modes, strict=True)
         ]
+
+    def columns(self, count: int, trainer: Any, *, first: int) -> dict[str, list[Any]]:
+        """The mode of each row."""
+        if not trainer.model.training:
+            return {}
+        return {MODE: [mode.mode for mode in self._of_rows(count, trainer, first=first)]}
 
     def _of_rows(self, count: int, trainer: Any, *, first: int) -> list[Mode]:
         places = self.modes.places(trainer.num_generations)

@@ -9,7 +9,7 @@ its memory to the training step that comes next.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env
@@ -60,8 +60,8 @@ class SampledRollouts:
         seed: Seeds every rollout together with the step and its place in the global batch.
         batch_size: Rollouts decoded at once; None fits it to the device.
         max_tokens: Where rollouts stop; None takes the configuration's `max_completion_length`.
-        on_finished: Called with this process's row and the token ids of each rollout as soon as it is there, while
-            others are still being decoded.
+        on_finished: Called with this process's row, the token ids and the further columns of each rollout as soon as it
+            is there, while others are still being decoded.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SampledRollouts:
         seed: int,
         batch_size: int | None = None,
         max_tokens: int | None = None,
-        on_finished: Callable[[int, list[int]], None] | None = None,
+        on_finished: Callable[[int, list[int], dict[str, Any]], None] | None = None,
     ) -> None:
         self.seed, self.on_finished = seed, on_finished
         self.batch_size = batch_size
@@ -79,8 +79,8 @@ class SampledRollouts:
     def __call__(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """Sample one completion per prompt row."""
         accelerator, tokenizer = trainer.accelerator, trainer.processing_class
-        texts = [messages[-1]["content"] for messages in prompts]
-        requests = self.requests(texts, trainer, first=accelerator.process_index * len(prompts))
+        texts, first = [messages[-1]["content"] for messages in prompts], accelerator.process_index * len(prompts)
+        requests, columns = self.requests(texts, trainer, first=first), self.columns(len(texts), trainer, first=first)
         training = trainer.model.training
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
             engine = TransformersEngine(
@@ -88,7 +88,7 @@ class SampledRollouts:
             )
             with EngineSampler(engine) as sampler:
                 drawn = sampler.sample(requests, sampling_of(trainer.args, max_tokens=self.max_tokens))
-                ids = {completion.key[0]: self._taken(completion) for completion in drawn}
+                ids = {completion.key[0]: self._taken(completion, columns) for completion in drawn}
             del engine, sampler, drawn  # with the keys and values
         trainer.model.train(training)
         read = {text: encode_prompt(tokenizer, text) for text in dict.fromkeys(texts)}
@@ -96,13 +96,24 @@ class SampledRollouts:
             "prompt_ids": [read[text] for text in texts],
             "completion_ids": [ids[request.key[0]] for request in requests],
             "logprobs": None,
+            **columns,
         }
 
-    def _taken(self, completion: Completion) -> list[int]:
-        ids = list(completion.ids)
+    def _taken(self, completion: Completion, columns: Mapping[str, Sequence[Any]]) -> list[int]:
+        ids, row = list(completion.ids), int(completion.key[0])
         if self.on_finished is not None:
-            self.on_finished(int(completion.key[0]), ids)
+            self.on_finished(row, ids, {name: values[row] for name, values in columns.items()})
         return ids
+
+    def columns(self, count: int, trainer: Any, *, first: int) -> dict[str, list[Any]]:
+        """What else the batch is to know of this process's rows.
+
+        Args:
+            count: Of them.
+            trainer: Whose they are.
+            first: Place of the first of them in the global batch.
+        """
+        return {}
 
     def requests(self, texts: Sequence[str], trainer: Any, *, first: int) -> list[Request]:
         """What to draw for this process's rows.

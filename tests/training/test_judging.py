@@ -9,15 +9,19 @@ import httpx
 import pytest
 from datasets import Dataset
 from math_verify import parse
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
+from laconic.recipes.grpo_rollouts import Budgets, EarlyExits, Modes
 from laconic.recipes.model_spec import ScratchModel
 from laconic.rewards.errors import LaunchError
 from laconic.rewards.group import Progress
 from laconic.rewards.records import Problem
 from laconic.training import scratch
+from laconic.training.budget_rollouts import BudgetRollouts
+from laconic.training.exit_rollouts import ExitRollouts
 from laconic.training.group_scorer import GroupScorer
 from laconic.training.judging import before_generation
+from laconic.training.mode_rollouts import ModeRollouts
 from laconic.training.reward_adapter import RewardAdapter
 from laconic.training.rollouts import SampledRollouts
 from laconic.training.trainer import LaconicGRPOTrainer
@@ -235,8 +239,8 @@ def test_judges_have_begun_before_decoding_ends(kind, tokenizer, tmp_path, monke
             generation = scorer.generation(problem_id, completion_ids, Progress(), {})
             return generation.verdicts[generation.mine, 0].tolist()
 
-        def note(row, ids, *, scorer=scorer, begun=begun, finished=finished):
-            scorer.finished(row, ids)
+        def note(row, ids, columns, *, scorer=scorer, begun=begun, finished=finished):
+            scorer.finished(row, ids, columns)
             finished.append(row)
             assert begun.wait(LONG)
 
@@ -265,6 +269,84 @@ def test_judges_have_begun_before_decoding_ends(kind, tokenizer, tmp_path, monke
     names = ("reward", "reward_std", "loss", "grad_norm", "completions/mean_length")
     assert [[row[name] for name in names] for row in log[True]] == [[row[name] for name in names] for row in log[False]]
     assert all(row["reward_std"] > 0 for row in log[True])
+
+
+def judged(scorer, rollouts, prompts, trainer, rows, *, early):
+    """What a judge said of rollouts, and the rows that had one begin before the others were there."""
+    asked, begun, finished = [], threading.Event(), []
+
+    async def judge(row):
+        asked.append(row["text"])
+        begun.set()
+        return 1 + len(row["text"]) % 9
+
+    def note(take):
+        def taken(row, *found):
+            take(row, *found)
+            finished.append(row)
+            assert begun.wait(LONG)
+
+        return taken
+
+    scorer.serve({"name": "concise_rl", "judge": judge})
+    if early:
+        name, take = ("on_told", scorer.told) if hasattr(rollouts, "on_told") else ("on_finished", scorer.finished)
+        setattr(rollouts, name, note(take))
+    scorer.expect(rows)
+    found = rollouts(prompts, trainer)
+    carried = {name: found[name] for name in ("mode", "episode") if name in found}
+    generation = scorer.generation([row["problem_id"] for row in rows], found["completion_ids"], Progress(), carried)
+    checked = [rollout.text for rollout in generation.rollouts if rollout.correct is not None]
+    assert sorted(asked) == sorted(checked)
+    assert len(checked) > 4
+    return generation.verdicts.tolist(), sorted(finished)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (
+            ModeRollouts,
+            Modes(name="modes", modes=[{"text": "</think>", "mode": "no_think"}, {"text": "3", "mode": "think"}]),
+        ),
+        (ExitRollouts, EarlyExits(name="early_exits", cuts=(0.5,), free=2, cue="= </think>")),
+        (
+            BudgetRollouts,
+            Budgets(name="budgets", budgets=[2, 5], answers=2, cue="= </think>", closed_cue="=", answer_tokens=2),
+        ),
+    ],
+)
+def test_judges_of_rollouts_from_parts_begin_early_too(kind, spec, tokenizer, tmp_path):
+    scratch.build(ScratchModel(hidden_size=32, layers=1, heads=2, max_length=64), tokenizer, seed=3, folder=tmp_path)
+    trainer = GRPOTrainer(
+        str(tmp_path),
+        reward_funcs=[len],
+        args=GRPOConfig(**SETTINGS, output_dir=str(tmp_path / "out")),
+        train_dataset=Dataset.from_list([{"prompt": "3 + 4 ="}] * 8),
+    )
+    trainer.model.train()
+    rows = [{"problem_id": problem} for problem in "ab" for _ in range(4)]
+    prompts = [_asked(PROBLEMS[row["problem_id"]]) for row in rows]
+    found = {}
+    for early in (True, False):
+        scorer = GroupScorer(PROBLEMS, tokenizer, num_generations=4)
+        found[early], finished = judged(scorer, kind(spec, seed=0), prompts, trainer, rows, early=early)
+        assert finished == (list(range(8)) if early else [])
+    assert found[True] == found[False]
+
+
+def test_judges_of_episodes_begin_early_too(searching, searcher, tmp_path):
+    trainer, rollouts, _ = searching.make_trainer(searcher, tmp_path, searching.REWARDS, rows=searching.ROWS)
+    trainer.model.train()
+    rows = [{"problem_id": searching.PROBLEMS[row // searching.GROUP].id} for row in range(searching.ROWS)]
+    found = {}
+    for early in (True, False):
+        rollouts.on_told = None
+        given = (searching.prompts(), trainer, rows)
+        found[early], finished = judged(searching.scorer(searcher), rollouts, *given, early=early)
+        assert finished == (list(range(searching.ROWS)) if early else [])
+    rollouts.close()
+    assert found[True] == found[False]
 
 
 SETTINGS = {
