@@ -111,7 +111,7 @@ class CutRollouts(ABC):
         seed: Seeds every trunk together with the step and its place in the global batch.
         batch_size: Rollouts decoded at once; None fits it to the device.
         on_told: Called with this process's row and what rewards will see of each rollout as soon as all of its trunk
-            are there, while others are still being decoded.
+            are there, while others are still being decoded; not in an evaluation.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ class ModeRollouts(SampledRollouts):
 
     The text that a rollout begins with is part of it, as if the model had said it: it is in the loss, which is how the
     model learns to choose, and it counts in lengths and limits, since a model that has learned it says it by itself.
-    (Both are AdaptThink's.) An evaluation begins nothing: there the model chooses.
+    (Both are AdaptThink's.) An evaluation begins nothing: there the model chooses. Where a mode's limit leaves no room
+    for more than its text, that is a `RecipeError`; where a prompt leaves none for a rollout, a `DataError`.
 
     Args:
         modes: How the rollouts of a group begin.

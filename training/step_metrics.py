@@ -1,4 +1,4 @@
-"""TRL's metrics of micro-batches as those of the whole optimiser step, on all processes."""
+"""TRL's metrics of micro-batches as those of a whole optimiser step."""
 
 from __future__ import annotations
 
@@ -52,10 +52,12 @@ def of_step(
     *,
     sequence_level: bool,
 ) -> Metrics:
-    """One value per metric, the same on every process; all call it together.
+    """One value per metric; all processes call it together.
 
-    Means are weighted by tokens, where TRL's are means of its micro-batches' means. Shares of clipped tokens count the
-    rollouts that were left out, of which nothing is clipped; entropy and divergence are those of the trained ones.
+    What is about the policy is about all processes' rollouts. Means are weighted by tokens, or by rollouts where TRL
+    has one value for each, while TRL's are means of its micro-batches' means. Shares of what is clipped count the
+    rollouts that were left out, of which nothing is; entropy and divergence are those of the trained ones. What is said
+    about micro-batches is about those of this process.
 
     Args:
         parts: Of each micro-batch: itself and what TRL noted of it, of this process alone.
@@ -64,7 +66,7 @@ def of_step(
         sequence_level: Whether ratios are per rollout, and with them what is clipped.
     """
     names = sorted({name for _, metrics in parts for name in metrics})
-    own = torch.tensor([_sums(name, parts, sequence_level) for name in names], dtype=torch.float64)
+    own = torch.tensor([_sums(name, parts, sequence_level) for name in names])
     sums = accelerator.gather(own.view(1, -1, 4).to(accelerator.device))
     every = [row for segment in segments for row in segment.table]
     totals = {"rows": len(every), "tokens": sum(row.tokens for row in every)}
@@ -96,14 +98,16 @@ def of_step(
 def _sums(name: str, parts: Sequence[tuple[MicroBatch, Metrics]], sequence_level: bool) -> list[float]:
     """Of one metric here: the weighted sum, the weights, the least value, the largest one.
 
-    A stand-in has no tokens, and so says nothing about the policy.
+    A stand-in has no tokens, and says nothing about the policy.
     """
-    noted = [(batch, value) for batch, metrics in parts for value in metrics.get(name, []) if not math.isnan(value)]
-    unit = "weight" if name == _LOSS else _unit(name, sequence_level)
-    weighted = [(getattr(batch, unit), value) for batch, value in noted if batch.tokens > 0]
-    total = sum(weight * value for weight, value in weighted)
-    values = [value for _, value in noted]
-    return [total, sum(weight for weight, _ in weighted), min(values, default=math.inf), max(values, default=-math.inf)]
+    noted = [(batch, value) for batch, metrics in parts if batch.tokens > 0 for value in metrics.get(name, [])]
+    if name == _LOSS:
+        # A part that is not a number makes the loss none.
+        return [sum(batch.weight * value for batch, value in noted), 0.0, 0.0, 0.0]
+    known = [(getattr(batch, _unit(name, sequence_level)), value) for batch, value in noted if not math.isnan(value)]
+    values = [value for _, value in known]
+    total, weights = sum(weight * value for weight, value in known), sum(weight for weight, _ in known)
+    return [total, weights, min(values, default=math.inf), max(values, default=-math.inf)]
 
 
 def _range(of_processes: torch.Tensor) -> tuple[float, float]:

@@ -161,7 +161,7 @@ class LaconicGRPOTrainer(GRPOTrainer):
 
     @contextmanager
     def _without_reports(self) -> Iterator[None]:
-        """TRL sends a message to every tracker after each of its timed functions; ours go with the step's metrics."""
+        """TRL sends a message to trackers after each of its timed functions; here they hear of a whole step."""
         trackers, self.args.report_to = self.args.report_to, []
         try:
             yield
@@ -203,7 +203,8 @@ class LaconicGRPOTrainer(GRPOTrainer):
 
     def _share_logged(self) -> None:
         """Means over processes of what rewards have logged, in one message; TRL would send one for each metric."""
-        logged = {name: (sum(values), len(values)) for name, values in self._pending_metrics.items()}
+        # They may have logged tensors, on the device of their process.
+        logged = {name: (float(sum(values)), len(values)) for name, values in self._pending_metrics.items()}
         self._pending_metrics.clear()
         of_processes = gather_object([logged])
         mode = "train" if self.model.training else "eval"

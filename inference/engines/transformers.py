@@ -10,9 +10,11 @@ The model runs in a thread of its own, so that the event loop stays free for str
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -30,6 +32,8 @@ from laconic.inference.engines.pieces import Pieces, TextSoFar
 from laconic.inference.engines.strands import Strand
 from laconic.inference.ledger import Account, Ledger
 from laconic.rewards.errors import DataError, LaunchError, RecipeError
+
+log = logging.getLogger(__name__)
 
 SIGNALS = frozenset({Capability.LOGPROBS, Capability.TOP_LOGPROBS, Capability.ENTROPY})
 ABILITIES = frozenset(
@@ -165,11 +169,19 @@ class TransformersEngine:
             )
 
     def between_ticks(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do something in the thread of the model, after the tick under way and before the next."""
-        # Many branches end at once: one message to the other thread is enough for all of them.
-        if not self._between:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+        """Do something in the thread of the model, after the tick under way and before the next.
+
+        To be called in the thread of the event loop. A closed engine does nothing any more.
+        """
+        if self._closed:
+            return
         self._between.append(partial(work, *arguments))
+        if len(self._between) > 1:
+            return
+        # Many branches end at once: one message to the other thread is enough for all of them. Where no loop runs, it
+        # goes with the next call.
+        with suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         if self._between and not self._closed:
@@ -255,7 +267,11 @@ class TransformersEngine:
 
 def _each(work: Sequence[Callable[[], None]]) -> None:
     for one in work:
-        one()
+        try:
+            one()
+        except Exception:
+            # What is done for one branch must not be missing for another.
+            log.exception("the engine failed to note what became of a branch")
 
 
 def _on_device(device: torch.device) -> None:

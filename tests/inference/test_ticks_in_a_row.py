@@ -217,6 +217,29 @@ def test_nan_in_one_row_is_its_own(ended):
     assert [ids_of(fine), *map(ids_of, again)] == [expected, after, after]
 
 
+def test_what_fails_for_one_branch_is_done_for_the_others(caplog):
+    """And what is noted before a loop runs goes with the first call."""
+    engine = TransformersEngine(model(), TOKENIZER, signals=False, ticks_in_a_row=8)
+    done = []
+
+    def note(number):
+        done.append(10 // number)
+
+    for number in (5, 0, 2):
+        engine.between_ticks(note, number)
+
+    async def work():
+        await engine.call(done.append, "called")
+        engine.between_ticks(note, 1)
+        await engine.call(done.append, "called again")
+        await engine.aclose()
+        engine.between_ticks(note, 1)
+
+    asyncio.run(work())
+    assert done == [2, 5, "called", 10, "called again"]
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_nothing_is_read_twice():
     chosen = model()
     chosen.generation_config.eos_token_id = [TOKENIZER.eos_token_id, *range(20, 32)]

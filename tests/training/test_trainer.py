@@ -301,6 +301,7 @@ def test_gradient_on_two_ranks(fixed, fixed_model, tmp_path):
         for mine, reference in zip(found["grpo"]["logs"][:2], found["grpo"]["theirs"][:2], strict=True):
             for name in ("numbers", "lengths of the first process"):
                 assert mine[name] == pytest.approx(reference[name])
+                assert type(mine[name]) is float
     for name in ("bonus", "adaptive"):
         for mine, reference in zip(ranks[0][name]["logs"][:2], ranks[0][name]["theirs"][:2], strict=True):
             assert mine["policy_loss"] == pytest.approx(reference["policy_loss"], rel=1e-4, abs=1e-6)
