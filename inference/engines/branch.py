@@ -253,11 +253,12 @@ class TransformersBranch(Inside):
 
     def _cut(self, live: Live) -> None:
         """Take out the tokens whose text is not in the branch's text."""
-        generation, end, whole = live.generation, live.start, 0
+        generation = live.generation
         if generation.reason == "eos":
-            end += len(generation.tokens) - 1
+            end = live.start + len(generation.tokens) - 1
             del self.strand.ids[end:]
         else:
+            end, whole = live.start, 0
             for at, token in enumerate(generation.tokens):
                 if whole + len(token.text) > len(generation.text):
                     break

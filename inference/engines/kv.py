@@ -68,15 +68,6 @@ class KVRows:
             (keys[:, :, :columns].contiguous(), values[:, :, :columns].contiguous()) for keys, values in self.layers
         ]
 
-    def readable(self, width: int) -> int:
-        """How many columns to read where `width` are needed.
-
-        On a CPU, attention copies keys and values that are not in one piece; whole rows are, and what is read in vain
-        costs less than that.
-        """
-        whole = self.layers[0][0].device.type == "cpu" and self.columns <= width * 8 // 5
-        return self.columns if whole else width
-
     def put(self, rows: Sequence[int], pairs: Sequence[Pair]) -> None:
         """Write one sequence, (heads, length, head_dim) per layer, to the beginning of several rows."""
         for mine, given in zip(self.layers, pairs, strict=True):

@@ -110,9 +110,8 @@ class Passes:
         def logits_after(ids: torch.Tensor) -> torch.Tensor:
             nonlocal columns, width
             width += 1
-            wide = self.kv.readable(width)
-            cache = PassCache(self.kv, rows, columns, all_there, wide)
-            mask, positions = self._mask(columns, wide), columns + dropped
+            cache = PassCache(self.kv, rows, columns, all_there, width)
+            mask, positions = self._mask(columns, width), columns + dropped
             columns = columns + 1
             found = self._run(ids[:, None], cache=cache, attention_mask=mask, position_ids=positions, keep=1)
             return found.logits[:, -1]
@@ -164,8 +163,6 @@ class Passes:
             ids = torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in unread], device=self.device)
         facts = [(strand.columns, strand.dropped, count) for strand, count in zip(strands, lengths, strict=True)]
         width = max(columns + count for columns, _, count in facts)
-        if length == 1:
-            width = self.kv.readable(width)
         columns, dropped, counts = torch.tensor(facts, device=self.device).T[:, :, None]
         steps = torch.arange(length, device=self.device)
         places = columns + steps
