@@ -17,7 +17,7 @@ Every round trains both anew. The figures are those of the round whose ratio is 
 The claim: training takes at most 60 % of TRL's seconds (those that the trainer counts, loading and saving left out),
 and neither accuracy nor tokens can be told apart: their 95 % intervals overlap.
 
---rounds N       Of each seed; 3 if nothing is said. With an even number the higher of the two middle ones counts.
+--rounds N       Of each seed; 5 if nothing is said. With an even number the higher of the two middle ones counts.
 --prepared RUNS  A folder of runs in which the quickstart was run with these seeds; its stages up to `dpo` are copied.
 --runs RUNS      Where it runs; runs/quickstart_trl if nothing is said.
 --steps N        Of both stages, instead of the recipe's.
@@ -55,7 +55,7 @@ Z = 1.96
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prepared", type=Path, metavar="RUNS")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "quickstart_trl")
     parser.add_argument("--steps", type=int)

@@ -148,8 +148,19 @@ def trl_section() -> str:
         f"generates with `model.generate`; ± is one standard error. The round with the median share of {rounds}, in "
         f"brackets the least and the most. The aim is {aim:.0f} % of TRL's seconds at "
         f"overlapping intervals: {_reached(found['figures'])}. "
-        f"{provenance_line({'provenance': found}, found['command'], 'quickstart_trl.json')}"
+        f"{provenance_line({'provenance': found}, found['command'], 'quickstart_trl.json')}{_other_runs()}"
     )
+
+
+def _other_runs() -> str:
+    """The shares of runs that were kept beside the one that is shown, so that nobody takes it for the only one."""
+    said = []
+    for file in sorted(RESULTS.glob("quickstart_trl_*.json")):
+        found = json.loads(file.read_text())
+        for figures in found["figures"].values():
+            shares = ", ".join(f"{100 * ratio:.0f}" for ratio in figures["rounds"]["training_ratio"])
+            said.append(f"{shares} % at {found['commit']['hash'][:10]} (`bench/results/{file.name}`)")
+    return f" Earlier runs, all rounds: {'; '.join(said)}." if said else ""
 
 
 def _reached(figures: dict[str, Any]) -> str:
